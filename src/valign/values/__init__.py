@@ -1,6 +1,9 @@
 """What a value is: systems as data files, circle geometry, profiles."""
 
+from valign.values.convert import convert
 from valign.values.errors import (
+    ConversionError,
+    NoCircleError,
     ProfileError,
     SystemFileError,
     UnknownValueError,
@@ -11,6 +14,8 @@ from valign.values.profile import Profile
 from valign.values.system import Relation, Value, ValueSystem
 
 __all__ = [
+    "ConversionError",
+    "NoCircleError",
     "Profile",
     "ProfileError",
     "Relation",
@@ -20,5 +25,6 @@ __all__ = [
     "Value",
     "ValueSystem",
     "available_systems",
+    "convert",
     "load_system",
 ]

@@ -27,5 +27,13 @@ class SystemFileError(ValignError, ValueError):
     """A value system's file that does not have the expected shape."""
 
 
+class NoCircleError(ValignError, ValueError):
+    """Circle geometry was asked of a system whose values have no angles."""
+
+
+class ConversionError(ValignError, ValueError):
+    """Scores that cannot be carried from one value system to another."""
+
+
 class ProfileError(ValignError, ValueError):
     """A profile that cannot be read, or that does not fit its system."""

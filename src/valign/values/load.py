@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from functools import lru_cache
+from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -25,6 +26,7 @@ class _ValueRow(BaseModel):
     also_in: tuple[str, ...] = ()
     angle: float | None = Field(default=None, ge=0, lt=360)
     keywords: tuple[str, ...] = ()
+    worth: Literal[-1, 1] = 1
 
 
 class _SystemFile(BaseModel):
@@ -47,6 +49,9 @@ class _SystemFile(BaseModel):
             if group not in self.groups:
                 near = difflib.get_close_matches(group, self.groups, n=1) or list(self.groups)
                 raise ValueError(f"unknown group {group!r}; nearest: {', '.join(near) or 'none'}")
+        loops = [a for a, b in self.opposites if a == b]
+        if loops:
+            raise ValueError(f"opposite of itself: {', '.join(loops)}")
         placed = [value.angle is not None for value in self.values]
         if any(placed) and not all(placed):
             raise ValueError("some values have an angle and some have none; give all or none")
@@ -59,48 +64,56 @@ def available_systems() -> tuple[str, ...]:
                         if p.name.endswith(".yaml")))  # fmt: skip
 
 
-@lru_cache(maxsize=32)
 def load_system(name_or_path: str | Path = "schwartz10") -> ValueSystem:
     """A bundled system by name, or the user's own from a YAML file.
 
     The file holds `name`, `title`, `source`, `groups` (name -> title), `opposites` (pairs of
     group names) and `values`, each with `name`, `title`, `definition` and optionally `group`,
-    `also_in`, `angle` (degrees, all or none) and `keywords`. `systems/schwartz10.yaml` is an
-    example.
+    `also_in`, `angle` (degrees, all or none), `keywords` and `worth` (-1 for a harm).
+    `systems/schwartz10.yaml` is an example.
 
     Raises:
         SystemFileError: no such system, or a file whose shape is wrong (the message says where).
     """
     text_name = str(name_or_path)
     if text_name in available_systems():
-        text = (_BUNDLED / f"{text_name}.yaml").read_text("utf-8")
-    else:
-        path = Path(name_or_path)
-        if path.suffix not in (".yaml", ".yml"):
-            near = difflib.get_close_matches(text_name, available_systems(), n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise SystemFileError(
-                f"No value system {text_name!r}.{hint} Bundled: {', '.join(available_systems())}; "
-                "or give the path of a .yaml file."
-            )
-        if not path.is_file():
-            raise SystemFileError(f"No such file: {path}")
+        return _bundled(text_name)
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        near = difflib.get_close_matches(text_name, available_systems(), n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise SystemFileError(
+            f"No value system {text_name!r}.{hint} Bundled: {', '.join(available_systems())}; "
+            "or give the path of a .yaml file."
+        )
+    if not path.is_file():
+        raise SystemFileError(f"No such file: {path}")
+    try:
         text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise SystemFileError(f"{path} is not UTF-8 text: {error}") from None
+    return _parse(text, text_name)
+
+
+@cache
+def _bundled(name: str) -> ValueSystem:
+    return _parse((_BUNDLED / f"{name}.yaml").read_text("utf-8"), name)
+
+
+def _parse(text: str, text_name: str) -> ValueSystem:
     try:
         parsed = _SystemFile.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise SystemFileError(f"{text_name} is not YAML: {error}") from None
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()
-        ]
+        lines = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
         raise SystemFileError(f"{text_name} is not a value system:\n" + "\n".join(lines)) from None
     return ValueSystem(
         name=parsed.name,
         title=parsed.title,
         source=parsed.source,
         values=tuple(
-            Value(v.name, v.title, v.definition, v.group, v.angle, v.keywords)
+            Value(v.name, v.title, v.definition, v.group, v.angle, v.keywords, v.worth)
             for v in parsed.values
         ),
         group_titles=tuple(parsed.groups.items()),

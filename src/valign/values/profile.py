@@ -11,7 +11,8 @@ import numpy as np
 from valign.values.errors import ProfileError
 from valign.values.system import ValueSystem
 
-_TERM = re.compile(r"^\s*(?P<name>[^=\s]+)\s*(?:=\s*(?P<score>[+-]?(?:\d+\.?\d*|\.\d+)))?\s*$")
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_TERM = re.compile(rf"^\s*(?P<name>[^=\s]+)\s*(?:=\s*(?P<score>{_NUMBER}))?\s*$")
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,18 @@ class Profile(Mapping[str, float]):
 
     @classmethod
     def from_array(cls, system: ValueSystem, scores: np.ndarray) -> Profile:
-        """A profile from an array of shape (n_values,)."""
-        return cls(system, tuple(float(x) for x in np.asarray(scores).reshape(-1)))
+        """A profile from an array of shape (n_values,).
+
+        Raises:
+            ProfileError: another shape, or a number outside [-1, 1].
+        """
+        scores = np.asarray(scores, dtype=float)
+        if scores.shape != (len(system),):
+            raise ProfileError(
+                f"A profile over {system.name} is an array of shape ({len(system)},), "
+                f"got {scores.shape}."
+            )
+        return cls(system, tuple(scores.tolist()))
 
     @classmethod
     def parse(cls, text: str, system: ValueSystem) -> Profile:
@@ -105,6 +116,7 @@ class Profile(Mapping[str, float]):
         return {name: s for name, s in zip(self.system.names, self.scores, strict=True) if s}
 
     def __add__(self, other: Profile) -> Profile:
+        """Sum, clipped to [-1, 1]; `-` and `*` clip in the same way."""
         return self._combine(other, 1.0)
 
     def __sub__(self, other: Profile) -> Profile:
@@ -127,4 +139,4 @@ class Profile(Mapping[str, float]):
         return Profile.from_array(self.system, np.clip(self.array + sign * other.array, -1, 1))
 
     def __str__(self) -> str:
-        return ",".join(f"{name}={score:+g}" for name, score in self.named.items())
+        return ",".join(f"{name}={score:+}" for name, score in self.named.items())

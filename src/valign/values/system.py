@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from valign.values.errors import UnknownValueError
+from valign.values.errors import NoCircleError, UnknownValueError
 
 Relation = Literal["self", "in-group", "adjacent", "opposite", "unrelated"]
 
@@ -29,6 +29,8 @@ class Value:
     angle: float | None = None
     """Place on the system's circle in degrees, or None where the system has no circle."""
     keywords: tuple[str, ...] = ()
+    worth: Literal[-1, 1] = 1
+    """-1 where the value names a harm: a rise is a loss."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class ValueSystem:
         name: short name, as typed on the command line.
         values: the values in circle order; every array of the library is indexed this way.
         opposite_groups: pairs of group names that lie opposite each other.
-        also_in: extra group memberships, value -> groups (hedonism is claimed by two).
+        also_in: second group memberships, value -> groups (hedonism lies between two); they count
+            only where `shared=True` is asked for.
     """
 
     name: str
@@ -69,13 +72,11 @@ class ValueSystem:
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
-        """Group name -> its values (`also_in` members included), in circle order."""
-        also = dict(self.also_in)
+        """Group name -> the values at home in it, in circle order; every value stands once."""
         found: dict[str, list[str]] = {}
         for value in self.values:
-            homes = () if value.group is None else (value.group,)
-            for group in homes + also.get(value.name, ()):
-                found.setdefault(group, []).append(value.name)
+            if value.group is not None:
+                found.setdefault(value.group, []).append(value.name)
         return {group: tuple(members) for group, members in found.items()}
 
     def index(self, name: str) -> int:
@@ -87,32 +88,39 @@ class ValueSystem:
         try:
             return self.names.index(name)
         except ValueError:
-            near = difflib.get_close_matches(name.lower(), self.names, n=3, cutoff=0.5)
-            raise UnknownValueError(name, self.name, near or list(self.names)) from None
+            asked = name.lower()
+            near = difflib.get_close_matches(asked, self.names, n=3, cutoff=0.5)
+            by_word = [v.name for v in self.values if asked in v.keywords and v.name not in near]
+            raise UnknownValueError(name, self.name, by_word + near or self.names) from None
 
-    def groups_of(self, name: str) -> tuple[str, ...]:
-        """All groups a value belongs to (empty where the system has none)."""
+    def groups_of(self, name: str, *, shared: bool = False) -> tuple[str, ...]:
+        """The value's home group (none where the system has no groups).
+
+        With `shared`, also the groups it borders on (`also_in`).
+        """
         value = self[name]
         own = () if value.group is None else (value.group,)
-        return own + dict(self.also_in).get(name, ())
+        return own + (dict(self.also_in).get(name, ()) if shared else ())
 
-    def relation(self, a: str, b: str) -> Relation:
-        """How value `b` lies to value `a` in the theory.
+    def relation(self, a: str, b: str, *, shared: bool = False) -> Relation:
+        """How value `b` lies to value `a` in the theory; symmetric in `a` and `b`.
 
-        `in-group` if they share a group, `opposite` if their groups lie opposite each other,
-        `adjacent` otherwise; `unrelated` where the system has no groups.
+        `in-group` if they share a group, else `opposite` if a group of one faces a group of the
+        other, else `adjacent` on a circle (its four groups leave no third case), else `unrelated`.
+
+        Papers differ on hedonism's side, and every group metric follows: by default only home
+        groups count (hedonism in openness); `shared=True` counts both groups of a border value.
         """
         if self.index(a) == self.index(b):
             return "self"
-        mine, theirs = set(self.groups_of(a)), set(self.groups_of(b))
-        if not mine or not theirs:
-            return "unrelated"
+        mine = set(self.groups_of(a, shared=shared))
+        theirs = set(self.groups_of(b, shared=shared))
         if mine & theirs:
             return "in-group"
         facing = {frozenset(pair) for pair in self.opposite_groups}
         if any(frozenset((x, y)) in facing for x in mine for y in theirs):
             return "opposite"
-        return "adjacent"
+        return "adjacent" if mine and theirs and self.has_circle else "unrelated"
 
     @property
     def has_circle(self) -> bool:
@@ -123,10 +131,13 @@ class ValueSystem:
         """Circle angles in degrees, shape (n_values,).
 
         Raises:
-            ValueError: the system has no circle.
+            NoCircleError: the system has no circle.
         """
         if not self.has_circle:
-            raise ValueError(f"{self.name} has no circle: some of its values have no angle.")
+            raise NoCircleError(
+                f"{self.name} has no circle: its values have no angles. "
+                "schwartz10, schwartz19 and higher-order4 have one."
+            )
         return np.array([value.angle for value in self.values], dtype=float)
 
     def distance(self) -> np.ndarray:
