@@ -1,0 +1,18 @@
+"""What a fitted method is: edits, gates, controls, and how they are kept."""
+
+from valign.control.control import Control, EditsControl, Kind, TextControl
+from valign.control.edit import Edit, EditError, Gate, Site
+from valign.control.saving import ControlFileError, load
+
+__all__ = [
+    "Control",
+    "ControlFileError",
+    "Edit",
+    "EditError",
+    "EditsControl",
+    "Gate",
+    "Kind",
+    "Site",
+    "TextControl",
+    "load",
+]

@@ -1,0 +1,156 @@
+"""Controls on disk: one safetensors file with the settings in its header. Never pickle.
+
+Header key `valign` holds JSON: format, kind, target profile, the value system in full (so that a
+user's own system travels along), provenance, and per edit its site, kind, scope and strength.
+Tensors are named `edit.3.vector`, `gate.resid:4.weight` and so on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from valign.control.control import Control, EditsControl, TextControl
+from valign.control.edit import Edit, Gate, Site
+from valign.values import Profile, ValignError, Value, ValueSystem
+
+FORMAT = "valign-control/1"
+SUFFIX = ".safetensors"
+
+
+class ControlFileError(ValignError, ValueError):
+    """A file that is no control, or a damaged one."""
+
+
+def save(control: Control, path: str | Path) -> Path:
+    """Write a control; a folder gets `control.safetensors`. The write is atomic.
+
+    Returns:
+        The file's path.
+    """
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        path = path / f"control{SUFFIX}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, torch.Tensor] = {}
+    head: dict[str, Any] = dict(
+        format=FORMAT,
+        kind=control.kind,
+        target=control.target.named,
+        system=asdict(control.target.system),
+        provenance=control.provenance,
+    )
+    if isinstance(control, TextControl):
+        head["instruction"] = control.instruction
+        tensors["empty"] = torch.zeros(1)  # the format wants at least one tensor
+    elif isinstance(control, EditsControl):
+        head["edits"] = [
+            dict(site=str(e.site), kind=e.kind, scope=e.scope, hold=e.hold, strength=e.strength)
+            for e in control.edits
+        ]
+        for number, edit in enumerate(control.edits):
+            parts = {**edit.tensors, "limit_low": edit.low, "limit_high": edit.high}
+            for name, tensor in parts.items():
+                if tensor is not None:
+                    tensors[f"edit.{number}.{name}"] = tensor.detach().cpu().contiguous()
+        if control.gate is not None:
+            for site, (weight, bias) in control.gate.weights.items():
+                tensors[f"gate.{site}.weight"] = weight.detach().cpu().contiguous()
+                tensors[f"gate.{site}.bias"] = bias.detach().cpu().reshape(1)
+    else:
+        raise ControlFileError(f"Controls of kind {control.kind} cannot be saved.")
+    copies = {name: tensor.clone() for name, tensor in tensors.items()}  # no shared storage
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    os.close(handle)
+    try:
+        save_file(copies, temporary, metadata={"valign": json.dumps(head, sort_keys=True)})
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return path
+
+
+def load(path: str | Path) -> Control:
+    """Read a control that `save` wrote, from the file or the folder it lies in.
+
+    Raises:
+        ControlFileError: nothing there, not a control, or damaged; the message says which.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / f"control{SUFFIX}"
+    if not path.is_file():
+        raise ControlFileError(
+            f"No control at {path}. Expected a .safetensors file written by `control.save`, or "
+            "the folder of a run (`valign run ... --out DIR`)."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            head = json.loads((file.metadata() or {}).get("valign", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise ControlFileError(f"{path} is damaged or no safetensors file: {error}") from None
+    if not isinstance(head, dict) or head.get("format") != FORMAT:
+        raise ControlFileError(
+            f"{path} is a safetensors file but no valign control ({FORMAT}): its header says "
+            f"{head.get('format') if isinstance(head, dict) else 'nothing'}."
+        )
+    try:
+        return _rebuild(head, tensors)
+    except (KeyError, TypeError, IndexError) as error:
+        raise ControlFileError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+
+
+def _rebuild(head: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Control:
+    system = _system(head["system"])
+    shared: dict[str, Any] = dict(
+        target=Profile.from_mapping(system, head["target"]), provenance=head["provenance"]
+    )
+    if head["kind"] == "text":
+        return TextControl(instruction=head["instruction"], **shared)
+    if head["kind"] != "edits":
+        raise ControlFileError(f"This version of valign cannot read {head['kind']!r} controls.")
+    edits = []
+    for number, row in enumerate(head["edits"]):
+        prefix = f"edit.{number}."
+        own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        edits.append(
+            Edit(
+                site=Site.parse(row["site"]),
+                kind=row["kind"],
+                scope=row["scope"],
+                hold=row["hold"],
+                strength=row["strength"],
+                low=own.pop("limit_low", None),
+                high=own.pop("limit_high", None),
+                tensors=own,
+            )
+        )
+    weights = {
+        Site.parse(name.split(".")[1]): (tensor, tensors[f"{name.removesuffix('weight')}bias"][0])
+        for name, tensor in tensors.items()
+        if name.startswith("gate.") and name.endswith(".weight")
+    }
+    return EditsControl(edits=tuple(edits), gate=Gate(weights) if weights else None, **shared)
+
+
+def _system(data: dict[str, Any]) -> ValueSystem:
+    values = tuple(Value(**{**row, "keywords": tuple(row["keywords"])}) for row in data["values"])
+    return ValueSystem(
+        name=data["name"],
+        title=data["title"],
+        source=data["source"],
+        values=values,
+        group_titles=tuple((a, b) for a, b in data["group_titles"]),
+        opposite_groups=tuple((a, b) for a, b in data["opposite_groups"]),
+        also_in=tuple((name, tuple(groups)) for name, groups in data["also_in"]),
+    )

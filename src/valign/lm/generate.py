@@ -1,0 +1,234 @@
+"""Generation with one control per row.
+
+Valign keeps its own short decoding loop, because rows of one batch may be steered differently,
+because a row's text must not depend on its neighbours, and because every row gets a receipt.
+The model's forward, its cache and its chat template are transformers'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from valign.control.control import Control, TextControl
+from valign.lm.errors import ModelLoadError, UnsupportedSiteError
+from valign.lm.host import HostModel
+from valign.lm.receipt import Receipt
+from valign.lm.render import Prompt
+from valign.lm.sampling import Sampler
+from valign.lm.steer import Controls, Session, check_edits
+
+OnToken = Callable[[int, str], None]
+"""Called with (row, text so far) after every token of that row."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Answers in the order of the prompts.
+
+    Attributes:
+        texts: decoded answers without special tokens.
+        token_ids: their tokens, without the one that ended them.
+        receipts: what was really applied, one per row.
+        prompt_tokens: prompt length per row.
+        finished: whether the row ended by itself rather than at `max_new_tokens`.
+    """
+
+    texts: list[str]
+    token_ids: list[list[int]]
+    receipts: list[Receipt]
+    prompt_tokens: list[int]
+    finished: list[bool]
+
+
+def generate(
+    lm: HostModel,
+    prompts: Sequence[Prompt],
+    control: Controls = None,
+    *,
+    max_new_tokens: int = 64,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int | Sequence[int] = 0,
+    batch_size: int = 32,
+    on_token: OnToken | None = None,
+) -> Generation:
+    """Answer prompts, each row under its own control.
+
+    Args:
+        lm: the host model.
+        prompts: questions or conversations.
+        control: None, one control for all rows, or a list with one (or None) per row.
+        max_new_tokens: most tokens of an answer.
+        temperature: 0 is greedy.
+        top_p: nucleus.
+        seed: row i samples with (seed, i); or one seed per row.
+        batch_size: rows per batch; does not change any row's text.
+        on_token: for streaming.
+
+    Raises:
+        PromptTooLongError: a prompt that leaves no room for the answer; before any token is made.
+        UnsupportedSiteError: a control this model cannot run; before any token is made.
+    """
+    controls = _per_row(control, len(prompts))
+    seeds = [hash((seed, i)) & 0x7FFFFFFF for i in range(len(prompts))] if isinstance(seed, int) \
+        else list(seed)  # fmt: skip
+    rows = [
+        lm.encode_prompt(p, c.instruction if isinstance(c, TextControl) else None)
+        for p, c in zip(prompts, controls, strict=True)
+    ]
+    lm.check_length(rows, max_new_tokens)
+    for chosen in {id(c): c for c in controls if c is not None}.values():
+        _check(lm, chosen)
+    texts, ids = [""] * len(rows), [[] for _ in rows]
+    receipts, finished = [Receipt()] * len(rows), [False] * len(rows)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # little padding
+    for begin in range(0, len(order), batch_size):
+        batch = order[begin : begin + batch_size]
+        said = _Decoder(lm, on_token, batch).run(
+            [rows[i] for i in batch],
+            [controls[i] for i in batch],
+            Sampler(
+                [seeds[i] for i in batch],
+                steps=max_new_tokens,
+                temperature=temperature,
+                top_p=top_p,
+            ),
+            max_new_tokens,
+        )
+        for i, (tokens, receipt, ended) in zip(batch, said, strict=True):
+            ids[i], receipts[i], finished[i] = tokens, receipt, ended
+            texts[i] = lm.tokenizer.decode(tokens, skip_special_tokens=True)
+    return Generation(texts, ids, receipts, [len(row) for row in rows], finished)
+
+
+def stream(
+    lm: HostModel, prompt: Prompt, control: Control | None = None, **options: Any
+) -> Iterator[str]:
+    """Answer one prompt piece by piece; the pieces joined are the answer of `generate`."""
+    import queue
+    import threading
+
+    pieces: queue.Queue[str | BaseException | None] = queue.Queue()
+
+    def work() -> None:
+        try:
+            generate(lm, [prompt], control, on_token=lambda _, text: pieces.put(text), **options)
+            pieces.put(None)
+        except BaseException as error:
+            pieces.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    said = ""
+    while (piece := pieces.get()) is not None:
+        if isinstance(piece, BaseException):
+            raise piece
+        if piece.startswith(said) and not piece.endswith("\ufffd"):  # wait for whole characters
+            yield piece[len(said) :]
+            said = piece
+
+
+def _per_row(control: Controls, n: int) -> list[Control | None]:
+    if control is None or isinstance(control, Control):
+        return [control] * n
+    if len(control) != n:
+        raise UnsupportedSiteError(
+            f"{len(control)} controls were given for {n} prompts. "
+            "Give one control for all or one (or None) per prompt."
+        )
+    return list(control)
+
+
+def _check(lm: HostModel, control: Control) -> None:
+    if isinstance(control, TextControl):
+        return
+    if control.kind != "edits":
+        raise UnsupportedSiteError(f"The Hugging Face engine cannot run {control.kind} controls.")
+    check_edits(lm, control)  # type: ignore[arg-type]
+
+
+class _Decoder:
+    """Decodes one batch; prompts are padded on the left so that all rows end together."""
+
+    def __init__(self, lm: HostModel, on_token: OnToken | None, numbers: Sequence[int]):
+        self.lm, self.on_token, self.numbers = lm, on_token, numbers
+
+    @torch.no_grad()
+    def run(
+        self,
+        rows: Sequence[list[int]],
+        controls: Sequence[Control | None],
+        sampler: Sampler,
+        max_new_tokens: int,
+    ) -> list[tuple[list[int], Receipt, bool]]:
+        lm = self.lm
+        width = max(map(len, rows))
+        ids = torch.full((len(rows), width), lm.pad_id)
+        mask = torch.zeros(len(rows), width + max_new_tokens, dtype=torch.long)
+        for number, row in enumerate(rows):
+            ids[number, width - len(row) :] = torch.tensor(row)
+            mask[number, width - len(row) :] = 1
+        ids, mask = ids.to(lm.device), mask.to(lm.device)
+        positions = (mask.cumsum(1) - 1).clamp_min(0)
+        said: list[list[int]] = [[] for _ in rows]
+        ended = [False] * len(rows)
+        acting = [None if isinstance(c, TextControl) else c for c in controls]
+        one = acting[0] if all(c is acting[0] for c in acting) else acting
+        with Session(lm, one) as session:
+            cache: Any = None
+            for step in range(max_new_tokens):
+                end = width + step
+                inputs: dict[str, Any] = dict(
+                    input_ids=ids, attention_mask=mask[:, :end], past_key_values=cache,
+                    use_cache=True,
+                )  # fmt: skip
+                if "position_ids" in lm.accepts:
+                    inputs["position_ids"] = positions[:, end - ids.shape[1] : end]
+                if "logits_to_keep" in lm.accepts:
+                    inputs["logits_to_keep"] = 1
+                out = lm.model(**inputs)
+                cache = out.past_key_values
+                logits = out.logits[:, -1]
+                if step == 0 and not torch.isfinite(logits).all():
+                    raise ModelLoadError(
+                        f"{lm.name} gave logits that are not finite. The checkpoint is broken, "
+                        "or the control is far too strong for its number type."
+                    )
+                chosen = sampler(logits, step)
+                ids = chosen[:, None].to(lm.device)
+                self._note(chosen.tolist(), said, ended)
+                if all(ended):
+                    break
+            receipts = session.receipts() if session.ran else [Receipt()] * len(rows)
+        return [
+            (tokens, self._receipt(receipt, control, tokens, done), done)
+            for tokens, receipt, control, done in zip(said, receipts, controls, ended, strict=True)
+        ]
+
+    def _note(self, chosen: list[int], said: list[list[int]], ended: list[bool]) -> None:
+        for number, token in enumerate(chosen):
+            if ended[number]:
+                continue
+            if token in self.lm.stop_ids:
+                ended[number] = True
+                continue
+            said[number].append(token)
+            if self.on_token is not None:
+                text = self.lm.tokenizer.decode(said[number], skip_special_tokens=True)
+                self.on_token(self.numbers[number], text)
+
+    @staticmethod
+    def _receipt(
+        receipt: Receipt, control: Control | None, tokens: list[int], done: bool
+    ) -> Receipt:
+        """Count only positions that belong to this row's answer, not the batch's idle steps."""
+        if isinstance(control, TextControl):
+            return Receipt(method=control.method, instruction=control.instruction)
+        if not receipt.sites:
+            return receipt
+        # The last prompt token makes the first answer token, and so on.
+        own = len(tokens) + (1 if done else 0)
+        return replace(receipt, tokens=min(receipt.tokens, own) if receipt.tokens else 0)

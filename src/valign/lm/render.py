@@ -1,0 +1,50 @@
+"""Prompts as the model wants them: chat template where there is one, plain text where not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from valign.corpora.types import Message
+
+Prompt = str | Sequence[Message]
+"""A user's question, or a whole conversation that waits for the assistant."""
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, instruction: str | None = None
+) -> str:
+    """The text the model continues.
+
+    `instruction` becomes the system message (before one that is already there). Templates
+    without a system role get it at the head of the first user message; models without a chat
+    template get plain paragraphs.
+    """
+    messages = [dict(role="user", content=prompt)] if isinstance(prompt, str) else list(prompt)
+    if tokenizer.chat_template is None:
+        parts = [instruction] if instruction else []
+        return "\n\n".join(parts + [m["content"] for m in messages]) + "\n"
+    if instruction:
+        if messages and messages[0]["role"] == "system":
+            merged = f"{instruction}\n\n{messages[0]['content']}"
+            with_system = [dict(role="system", content=merged), *messages[1:]]
+        else:
+            with_system = [dict(role="system", content=instruction), *messages]
+        try:
+            return _apply(tokenizer, with_system)
+        except TemplateError:  # the template knows no system role (Gemma's raises)
+            first = dict(messages[0])
+            first["content"] = f"{instruction}\n\n{first['content']}"
+            messages = [first, *messages[1:]]
+    return _apply(tokenizer, messages)
+
+
+def _apply(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
+    return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, templated: bool) -> list[int]:
+    """Token ids; a chat template has already written the special tokens."""
+    return tokenizer(text, add_special_tokens=not templated)["input_ids"]

@@ -1,0 +1,119 @@
+"""Teacher-forced passes: log-probabilities of given answers, steered and unsteered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from valign.control.control import Control, TextControl
+from valign.lm.generate import _per_row
+from valign.lm.host import HostModel
+from valign.lm.render import Prompt, encode
+from valign.lm.steer import Controls, Session
+
+T = TypeVar("T")
+
+
+def _answer_logits(
+    lm: HostModel,
+    prompts: Sequence[Prompt | None],
+    answers: Sequence[str],
+    control: Controls,
+    reduce: Callable[[int, torch.Tensor, torch.Tensor], T],
+    batch_size: int,
+) -> list[T]:
+    """Run rows right-padded and hand `reduce` (row, logits (t, vocabulary), targets (t,))."""
+    controls = _per_row(control, len(answers))
+    heads, rows = [], []
+    for prompt, answer, c in zip(prompts, answers, controls, strict=True):
+        if prompt is None:
+            ids, head = lm.encode_example(None, answer)
+            heads.append(max(head, 1))  # a first token has no prediction
+        else:
+            instruction = c.instruction if isinstance(c, TextControl) else None
+            before = lm.encode_prompt(prompt, instruction)
+            ids = before + encode(lm.tokenizer, answer, templated=True)
+            heads.append(len(before))
+        rows.append(ids)
+    lm.check_length(rows)
+    found: list[T | None] = [None] * len(rows)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for begin in range(0, len(order), batch_size):
+        batch = order[begin : begin + batch_size]
+        ids, mask = pad_right([rows[i] for i in batch], lm)
+        acting: list[Control | None] = [
+            None if isinstance(controls[i], TextControl) else controls[i] for i in batch
+        ]
+        one: Any = acting[0] if all(c is acting[0] for c in acting) else acting
+        with torch.no_grad(), Session(lm, one, prompt_lengths=[heads[i] for i in batch]):
+            logits = lm.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        for number, i in enumerate(batch):
+            span = slice(heads[i] - 1, len(rows[i]) - 1)
+            targets = ids[number, heads[i] : len(rows[i])]
+            found[i] = reduce(i, logits[number, span].float(), targets)
+    return found  # type: ignore[return-value]
+
+
+def pad_right(rows: Sequence[Sequence[int]], lm: HostModel) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask, both (batch, longest)."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), lm.pad_id)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = torch.tensor(row)
+        mask[number, : len(row)] = 1
+    return ids.to(lm.device), mask.to(lm.device)
+
+
+def token_logprobs(
+    lm: HostModel,
+    prompts: Sequence[Prompt | None],
+    answers: Sequence[str],
+    control: Controls = None,
+    *,
+    batch_size: int = 32,
+) -> list[torch.Tensor]:
+    """Log-probability of each answer token, one tensor of shape (tokens,) per row."""
+
+    def pick(row: int, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        chosen = logits.gather(1, targets[:, None])[:, 0]
+        return (chosen - logits.logsumexp(dim=1)).cpu()
+
+    return _answer_logits(lm, prompts, answers, control, pick, batch_size)
+
+
+def answer_distributions(
+    lm: HostModel,
+    prompts: Sequence[Prompt | None],
+    answers: Sequence[str],
+    control: Controls = None,
+    *,
+    batch_size: int = 32,
+) -> list[torch.Tensor]:
+    """Log-probabilities over the vocabulary at each answer token, (tokens, vocabulary) a row."""
+    return _answer_logits(
+        lm, prompts, answers, control, lambda _, x, __: x.log_softmax(-1).cpu(), batch_size
+    )
+
+
+def token_kl(
+    lm: HostModel,
+    prompts: Sequence[Prompt | None],
+    answers: Sequence[str],
+    control: Controls,
+    unsteered: Sequence[torch.Tensor],
+    *,
+    batch_size: int = 32,
+) -> list[torch.Tensor]:
+    """KL(steered, unsteered) in nats at each answer token, one tensor of (tokens,) per row.
+
+    `unsteered` is what `answer_distributions` gave for the same rows without a control.
+    """
+
+    def divergence(row: int, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        q = logits.log_softmax(-1).cpu()
+        return (q.exp() * (q - unsteered[row])).sum(-1).clamp_min(0)
+
+    return _answer_logits(lm, prompts, answers, control, divergence, batch_size)
