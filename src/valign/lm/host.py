@@ -88,9 +88,15 @@ class HostModel:
             raise ModelLoadError(f"No such model folder: {source}")
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+            mapped = isinstance(device, dict) or device == "auto"  # needs accelerate
             model = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype, device_map=device, trust_remote_code=trust_remote_code
+                source,
+                dtype=dtype,
+                device_map=device if mapped else None,
+                trust_remote_code=trust_remote_code,
             )
+            if not mapped:
+                model = model.to(device)
         except Exception as error:  # transformers raises many kinds; all mean the same here
             raise ModelLoadError(
                 f"Cannot load the model {source!r}: {type(error).__name__}: "
@@ -99,7 +105,7 @@ class HostModel:
                 "tokenizer), or a Hub name and a connection to the Hub."
             ) from error
         for parameter_name, parameter in model.named_parameters():
-            if not torch.isfinite(parameter).all():
+            if parameter.is_floating_point() and not torch.isfinite(parameter).all():
                 raise ModelLoadError(
                     f"{source} holds weights that are not finite, first in {parameter_name}. "
                     "The checkpoint is broken; download or save it again."

@@ -3,7 +3,8 @@
 No family is known by name. The decoder blocks are the one `ModuleList` as long as the
 configuration says; within a block the attention is the child that is called so; the output
 projections are the last linear maps onto the residual width inside and outside the attention.
-Where a model is built differently, one line says so: `HostModel.load(..., layout=LayoutNames(...))`.
+Where a model is built differently, one line says so:
+`HostModel.load(..., layout=LayoutNames(...))`.
 """
 
 from __future__ import annotations
