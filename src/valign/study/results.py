@@ -355,6 +355,8 @@ class Row(_Model):
         run: run id. method, target, dose, seed, prompt_id, reading: which answer this is;
             together unique. target is `` for the unsteered model, dose None without one.
         scores: value -> judge's score in [-1, 1].
+        aspects: the same, restricted to one aspect of expression (`held_out` phrasings, the
+            `choice` between options), where the judge knows any.
         fluent: None where not judged. facts_kept, facts_wrong, facts: counts, None where the
             prompt states no facts.
         nll: sum of -log p of the answer's tokens under the unsteered model; tokens: their number.
@@ -371,6 +373,7 @@ class Row(_Model):
     prompt: str
     answer: str
     scores: dict[str, Number] = {}
+    aspects: dict[str, dict[str, Number]] = {}
     fluent: bool | None = None
     facts: int | None = None
     facts_kept: int | None = None

@@ -1,0 +1,157 @@
+"""Batteries: the prompts a study asks and the judge that reads the answers.
+
+A battery keeps apart what must not mix: prompts that are judged, prompts on which doses are set,
+and whatever methods are fitted on (that is the corpus, which the battery never shows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from valign.corpora.types import Corpus
+from valign.detect.types import Detector
+from valign.lm.render import Prompt
+from valign.measure.fluency import repetition_rate
+from valign.values import ValignError, ValueSystem
+
+
+class BatteryError(ValignError, ValueError):
+    """A battery that cannot ask what was wanted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """One prompt with an id that stays the same between runs; `truth` is the judge's own."""
+
+    id: str
+    prompt: Prompt
+    text: str
+    truth: Any = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the judge read in one answer; counts are None where the prompt states no facts.
+
+    Attributes:
+        scores: value -> score in [-1, 1].
+        aspects: the same, restricted to one aspect of expression (held-out phrasings, the choice
+            between the options); empty where the judge knows none.
+    """
+
+    scores: dict[str, float]
+    fluent: bool | None = None
+    facts: int | None = None
+    facts_kept: int | None = None
+    facts_wrong: int | None = None
+    aspects: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+class Battery(Protocol):
+    """Prompts and a judge.
+
+    Attributes:
+        name, system: what is asked, and about which values.
+        judge, tune: names of the detector that judges and of the one that tuned (or None).
+        threshold: a value counts as present from this score on.
+    """
+
+    name: str
+    system: ValueSystem
+    judge: str
+    tune: str | None
+    threshold: float
+
+    def corpus(self, seed: int) -> Corpus:
+        """What methods are fitted on under a seed; shares no text with what is asked."""
+        ...
+
+    def dilemmas(self, seed: int, n: int) -> list[Ask]:
+        """Judged prompts in which values can show."""
+        ...
+
+    def neutral(self, seed: int, n: int) -> list[Ask]:
+        """Prompts that call for no value."""
+        ...
+
+    def dose_prompts(self, seed: int, n: int) -> list[Prompt]:
+        """Prompts on which doses are set; never judged."""
+        ...
+
+    def read(self, asks: Sequence[Ask], answers: Sequence[str]) -> list[Judgement]:
+        """Judge answers."""
+        ...
+
+    def natural(self, seed: int) -> np.ndarray | None:
+        """Presence of values in natural text (n, n_values), for the `see` ideal; None if unknown."""
+        ...
+
+
+class TextBattery:
+    """Real prompts from a corpus, read by a detector.
+
+    Dilemmas and neutral questions are cut in two by a hash of their id: one part goes into the
+    corpus (gates are fitted on it) and sets doses, the other is asked and judged.
+
+    Args:
+        corpus: pairs to fit on, dilemmas and neutral questions.
+        judge: the detector that judges.
+        tune: name of the detector that was used for tuning, if any.
+    """
+
+    def __init__(self, corpus: Corpus, judge: Detector, *, tune: str | None = None):
+        from valign.corpora import split_corpus
+        from valign.detect import check_detector
+
+        check_detector(judge, corpus.system)
+        self.name, self.system = corpus.name, corpus.system
+        self.judge, self.tune, self._detector = judge.name, tune, judge
+        self.threshold = float(getattr(judge, "threshold", 0.5))
+        self._fit, self._asked = split_corpus(corpus, test=0.5)
+        self._pairs = corpus.pairs
+
+    def corpus(self, seed: int) -> Corpus:
+        from dataclasses import replace
+
+        return replace(self._fit, pairs=self._pairs)
+
+    def dilemmas(self, seed: int, n: int) -> list[Ask]:
+        rows = _spread(self._asked.dilemmas, n, [d.value for d in self._asked.dilemmas])
+        if not rows:
+            raise BatteryError(f"The corpus {self.name} has no dilemmas to ask.")
+        return [Ask(d.id, d.text, d.text) for d in rows]
+
+    def neutral(self, seed: int, n: int) -> list[Ask]:
+        return [Ask(q.id, q.prompt, q.prompt) for q in self._asked.neutral[:n]]
+
+    def dose_prompts(self, seed: int, n: int) -> list[Prompt]:
+        rows = self._fit.dilemmas
+        return [d.text for d in _spread(rows, n, [d.value for d in rows])]
+
+    def read(self, asks: Sequence[Ask], answers: Sequence[str]) -> list[Judgement]:
+        scores = self._detector.score(answers, prompts=[ask.text for ask in asks])
+        names = self.system.names
+        return [
+            Judgement(
+                dict(zip(names, map(float, row), strict=True)),
+                fluent=bool(answer.strip()) and repetition_rate(answer.split()) < 0.3,
+            )
+            for row, answer in zip(scores, answers, strict=True)
+        ]
+
+    def natural(self, seed: int) -> np.ndarray | None:
+        return None
+
+
+def _spread(rows: Sequence[Any], n: int, labels: Sequence[str]) -> list[Any]:
+    """The first n rows, taken from each label in turn so that none dominates."""
+    seen: dict[str, int] = {}
+    keyed = []
+    for place, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        seen[label] = seen.get(label, 0) + 1
+        keyed.append((seen[label], place, row))
+    return [row for _, _, row in sorted(keyed, key=lambda k: k[:2])[:n]]

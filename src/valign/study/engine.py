@@ -1,0 +1,235 @@
+"""The bench: fit, set the dose, generate baseline and steered rows, judge, keep.
+
+All targets of a method are generated together: rows of one batch carry different controls, so a
+whole leakage matrix is a few batched generations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from typing import Any
+
+import torch
+
+import valign
+from valign.control import Control, EditsControl, load
+from valign.lm import DoseMeter, HostModel, generate, token_logprobs
+from valign.methods import get_method, method_class
+from valign.study.battery import Ask, Battery
+from valign.study.folder import RunFolder
+from valign.study.plan import MethodChoice, Plan
+from valign.study.results import Reading, Row
+from valign.values import Profile
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, rows done, rows in all)."""
+
+
+def identity(plan: Plan, lm: HostModel, battery: Battery) -> dict[str, Any]:
+    """Everything that decides a run's rows; `batch_size` is left out, it changes none."""
+    return {
+        "valign": valign.__version__,
+        "model": lm.name,
+        "model_fingerprint": lm.fingerprint,
+        "dtype": str(lm.dtype).removeprefix("torch."),
+        "battery": battery.name,
+        "system": battery.system.name,
+        "judge": battery.judge,
+        "methods": [m.label for m in plan.methods],
+        "targets": [str(t) for t in plan.targets],
+        **{k: v for k, v in asdict(plan).items() if k not in ("methods", "targets", "batch_size")},
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One answer that is still to be made."""
+
+    ask: Ask
+    control: Control | None
+    target: str
+    seed: int
+
+
+class Bench:
+    """Runs a plan into a folder; run it again and it continues where it stopped.
+
+    Args:
+        lm, plan, battery: what to run, on what, judged by whom.
+        folder: where everything is kept.
+        progress: called after every batch.
+    """
+
+    def __init__(
+        self,
+        lm: HostModel,
+        plan: Plan,
+        battery: Battery,
+        folder: RunFolder,
+        *,
+        progress: Progress | None = None,
+    ):
+        self.lm, self.plan, self.battery, self.folder = lm, plan, battery, folder
+        self._progress = progress or (lambda what, done, total: None)
+        self._meters: dict[int, DoseMeter] = {}
+        self.cost: dict[tuple[str, float | None], dict[str, float]] = {}
+        per_seed = plan.prompts + plan.neutral
+        arms = sum(len(self._doses(method)) for method in plan.methods)
+        self.total = len(plan.seeds) * per_seed * (1 + arms * len(plan.targets))
+        self._done = 0
+
+    def run(self) -> None:
+        """Make every row of the plan that the folder does not hold yet."""
+        for seed in self.plan.seeds:
+            self._arm("none", None, seed, {"": None})
+            for method in self.plan.methods:
+                for dose in self._doses(method):
+                    self._arm(method.label, dose, seed, self._lazy(method, dose, seed))
+
+    def _doses(self, method: MethodChoice) -> tuple[float | None, ...]:
+        return self.plan.doses if method_class(method.name).has_strength else (None,)
+
+    def _lazy(
+        self, method: MethodChoice, dose: float | None, seed: int
+    ) -> dict[str, Callable[[], Control | None]]:
+        return {
+            str(t): (lambda t=t: self._control(method, t, dose, seed)) for t in self.plan.targets
+        }
+
+    def _control(
+        self, choice: MethodChoice, target: Profile, dose: float | None, seed: int
+    ) -> Control | None:
+        """A calibrated control, from the folder if it is there already."""
+        if choice.name == "none":
+            return None
+        path = self.folder.control_file(choice.label, str(target), dose, seed)
+        if path.is_file():
+            return load(path)
+        self._progress(f"fitting {choice.label} towards {target}", self._done, self.total)
+        began = time.perf_counter()
+        method = get_method(choice.name, **choice.settings)
+        control = method.fit(self.lm, self.battery.corpus(seed), target)
+        meter = self._meter(seed)
+        if dose is None:
+            measured = asdict(meter.measure(control))
+            control = replace(
+                control, provenance={**control.provenance, "dose": {"asked": None, **measured}}
+            )
+        else:
+            control = meter.set(control, dose)
+        spent = self._spent(choice.label, dose)
+        spent["fit_seconds"] += time.perf_counter() - began
+        control.save(path)
+        return control
+
+    def _meter(self, seed: int) -> DoseMeter:
+        if seed not in self._meters:
+            self._meters[seed] = DoseMeter(
+                self.lm,
+                self.battery.dose_prompts(seed, self.plan.dose_prompts),
+                max_new_tokens=min(self.plan.max_new_tokens, 48),
+                batch_size=self.plan.batch_size,
+            )
+        return self._meters[seed]
+
+    def _spent(self, label: str, dose: float | None) -> dict[str, float]:
+        return self.cost.setdefault(
+            (label, dose), {"seconds": 0.0, "tokens": 0.0, "fit_seconds": 0.0}
+        )
+
+    def _arm(self, label: str, dose: float | None, seed: int, controls: dict[str, Any]) -> None:
+        """All rows of one method at one dose under one seed, every target."""
+        asks = self.battery.dilemmas(seed, self.plan.prompts)
+        quiet = self.battery.neutral(seed, self.plan.neutral)
+        readings: tuple[tuple[Reading, list[Ask]], ...] = (("ungated", asks), ("neutral", quiet))
+        for reading, questions in readings:
+            jobs = [
+                (ask, target)
+                for target, ask in product(controls, questions)
+                if not self.folder.has((label, target, dose, seed, ask.id, reading))
+            ]
+            skipped = len(questions) * len(controls) - len(jobs)
+            self._advance(label, skipped)
+            made = {t: controls[t]() for t in dict.fromkeys(t for _, t in jobs) if controls[t]}
+            todo = [
+                _Job(ask, self._reading(made.get(target), reading), target, seed)
+                for ask, target in jobs
+            ]
+            # Large chunks let generation sort by length; small ones lose less when killed.
+            size = self.plan.batch_size * 4
+            for begin in range(0, len(todo), size):
+                chunk = todo[begin : begin + size]
+                self.folder.append(self._answer(chunk, label, dose, reading))
+                self._advance(label, len(chunk))
+
+    def _advance(self, label: str, rows: int) -> None:
+        self._done += rows
+        self._progress(label, self._done, self.total)
+
+    @staticmethod
+    def _reading(control: Control | None, reading: str) -> Control | None:
+        """The strict reading holds the gate open; neutral questions are asked as deployed."""
+        if reading == "ungated" and isinstance(control, EditsControl):
+            return replace(control, gate=None)
+        return control
+
+    def _answer(
+        self, jobs: Sequence[_Job], label: str, dose: float | None, reading: Reading
+    ) -> Iterator[Row]:
+        plan, lm = self.plan, self.lm
+        asks = [job.ask for job in jobs]
+        prompts = [ask.prompt for ask in asks]
+        began = time.perf_counter()
+        said = generate(
+            lm,
+            prompts,
+            [job.control for job in jobs],
+            max_new_tokens=plan.max_new_tokens,
+            temperature=0.0 if reading == "neutral" else plan.temperature,
+            seed=[_stream(label, job) for job in jobs],
+            batch_size=plan.batch_size,
+        )
+        spent = self._spent(label, dose)
+        spent["seconds"] += time.perf_counter() - began
+        spent["tokens"] += sum(map(len, said.token_ids))
+        judged = self.battery.read(asks, said.texts)
+        logprobs = token_logprobs(lm, prompts, said.texts, batch_size=plan.batch_size)
+        for job, text, judgement, logp, receipt in zip(
+            jobs, said.texts, judged, logprobs, said.receipts, strict=True
+        ):
+            yield Row(
+                run=self.folder.path.name,
+                method=label,
+                target=job.target,
+                dose=dose,
+                seed=job.seed,
+                prompt_id=job.ask.id,
+                reading=reading,
+                prompt=job.ask.text,
+                answer=text,
+                scores=judgement.scores,
+                aspects=judgement.aspects,
+                fluent=judgement.fluent,
+                facts=judgement.facts,
+                facts_kept=judgement.facts_kept,
+                facts_wrong=judgement.facts_wrong,
+                nll=float(-logp.sum()) if torch.isfinite(logp).all() else None,
+                tokens=len(logp),
+                gate_open=receipt.gate,
+            )
+
+
+def _stream(label: str, job: _Job) -> int:
+    """Sampling seed of a row.
+
+    Steered and unsteered answers to a prompt share their stream of random numbers, so that a
+    control that does nothing changes nothing and differences are paired. The row `none`, asked
+    as a method, gets other streams: it shows what chance alone looks like.
+    """
+    other = f"{job.target}" if label == "none" and job.target else ""
+    digest = hashlib.sha256(f"{job.seed}|{job.ask.id}|{other}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")

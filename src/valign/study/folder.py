@@ -1,0 +1,110 @@
+"""A run's folder: what is kept, so that nothing finished is lost and nothing is done twice.
+
+run.json          the plan; another plan in the same folder is refused
+rows.jsonl        one answer a line, appended as soon as it is judged
+controls/         calibrated controls, safetensors
+results.json      the numbers
+report.html       the page
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from valign.study.results import Row, read_rows
+from valign.values import ValignError
+
+RowKey = tuple[str, str, float | None, int, str, str]
+
+
+class FolderError(ValignError, OSError):
+    """An output folder that cannot be used."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class RunFolder:
+    """Opens or continues the folder of a run.
+
+    Args:
+        path: made if missing.
+        identity: everything that decides the rows; must equal what the folder was begun with.
+
+    Raises:
+        FolderError: not writable, or begun with another plan; the message says in what it differs.
+    """
+
+    def __init__(self, path: str | Path, identity: dict[str, Any]):
+        self.path = Path(path)
+        identity = json.loads(json.dumps(identity, default=str))
+        plan = self.path / "run.json"
+        try:
+            (self.path / "controls").mkdir(parents=True, exist_ok=True)
+            if not plan.exists():
+                write_text(plan, json.dumps(identity, indent=1, sort_keys=True) + "\n")
+            self._mend_rows()
+        except OSError as error:
+            raise FolderError(
+                f"Cannot write to {self.path}: {error.strerror or error}. "
+                "Choose a folder you may write to with --out."
+            ) from None
+        begun = json.loads(plan.read_text("utf-8"))
+        if begun != identity:
+            differs = sorted(
+                k for k in begun.keys() | identity.keys() if begun.get(k) != identity.get(k)
+            )
+            raise FolderError(
+                f"{self.path} holds another run: {', '.join(differs)} differ. Use the same "
+                "command to continue it, or another --out folder for a new run."
+            )
+        self._done = {row.key for row in self.rows()}
+
+    @property
+    def rows_file(self) -> Path:
+        return self.path / "rows.jsonl"
+
+    def _mend_rows(self) -> None:
+        """Cut off a line that a killed run was still writing."""
+        if not self.rows_file.exists():
+            self.rows_file.touch()
+            return
+        with self.rows_file.open("rb+") as file:
+            data = file.read()
+            whole = data.rfind(b"\n") + 1
+            if whole < len(data):
+                file.truncate(whole)
+
+    def rows(self) -> list[Row]:
+        """All finished rows."""
+        return list(read_rows(self.rows_file))
+
+    def has(self, key: RowKey) -> bool:
+        return key in self._done
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Write rows through to the disk before anything else is begun."""
+        rows = list(rows)
+        with self.rows_file.open("a", encoding="utf-8", newline="\n") as file:
+            file.write("".join(row.line() + "\n" for row in rows))
+            file.flush()
+            os.fsync(file.fileno())
+        self._done.update(row.key for row in rows)
+
+    def control_file(self, method: str, target: str, dose: float | None, seed: int) -> Path:
+        """Where a calibrated control lies."""
+        strength = "" if dose is None else f"-{dose:g}"
+        name = f"{method}{strength}-{target}-seed{seed}"
+        safe = "".join(c if c.isalnum() or c in "+-=.," else "_" for c in name)
+        return self.path / "controls" / f"{safe}.safetensors"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, "utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,71 @@
+"""Plans: what a run does, decided before the first token is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from valign.values import Profile, ValignError
+
+
+class PlanError(ValignError, ValueError):
+    """A plan that cannot be run."""
+
+
+@dataclass(frozen=True)
+class MethodChoice:
+    """A method by name with its settings; `label` tells two settings of one method apart."""
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        if not self.settings:
+            return self.name
+        return self.name + "[" + ",".join(f"{k}={v}" for k, v in self.settings.items()) + "]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Methods x targets x doses x seeds on one model.
+
+    Attributes:
+        methods: rows of the table.
+        targets: wanted profiles, each a column of runs.
+        doses: in nats (95th percentile of per-token KL); methods without strength ignore them.
+        seeds: each draws its own corpus, prompts and sampling.
+        prompts, neutral, dose_prompts: how many of each, per seed.
+        max_new_tokens: length of answers.
+        temperature: of the judged answers; neutral questions are always answered greedily, since
+            they count as unchanged only if the text is the same.
+        batch_size: rows per batch; changes no text.
+    """
+
+    methods: tuple[MethodChoice, ...]
+    targets: tuple[Profile, ...]
+    doses: tuple[float, ...] = (0.5,)
+    seeds: tuple[int, ...] = (0,)
+    prompts: int = 60
+    neutral: int = 20
+    dose_prompts: int = 24
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        if not self.targets:
+            raise PlanError("Nothing to steer towards: name a value, for example benevolence.")
+        if not self.methods:
+            raise PlanError("No method named; `valign methods` lists them.")
+        for target in self.targets:
+            if not target.named:
+                raise PlanError("A target names no value; write for example benevolence=+1.")
+        for name in ("prompts", "max_new_tokens", "batch_size", "dose_prompts"):
+            if getattr(self, name) < 1:
+                raise PlanError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if not self.doses or any(not dose > 0 for dose in self.doses):
+            raise PlanError(f"Doses are positive numbers of nats, got {self.doses}.")
+        labels = [method.label for method in self.methods]
+        if len(set(labels)) < len(labels):
+            raise PlanError(f"A method stands twice in the plan: {', '.join(labels)}.")
