@@ -1,4 +1,4 @@
-"""What methods are fitted on and measured with: pairs, dilemmas, labelled answers, neutral texts."""
+"""What methods are fitted on and measured with: pairs, dilemmas, answers, neutral texts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
-from valign.values import ValueSystem
+from valign.values import Profile, ValueSystem
 
 Message = dict[str, str]
 """One chat turn, {"role": "system" | "user" | "assistant", "content": ...}."""
@@ -58,6 +58,36 @@ class Neutral:
     id: str
     prompt: str
     answer: str = ""
+
+
+@dataclass(frozen=True)
+class FaultyRewrite:
+    """A rewrite that fails, and how (`drops fact 3`, `contradiction`, `wrong value`)."""
+
+    text: str
+    fault: str
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """An answer with its facts, and the same facts told under target values."""
+
+    id: str
+    prompt: str
+    source: str
+    facts: tuple[str, ...]
+    target: Profile
+    rewrite: str
+    bad: tuple[FaultyRewrite, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How somebody asks for another slant; `shift` is empty where no value was asked for."""
+
+    id: str
+    instruction: str
+    shift: Profile
 
 
 @dataclass(frozen=True)

@@ -138,5 +138,10 @@ class Profile(Mapping[str, float]):
             )
         return Profile.from_array(self.system, np.clip(self.array + sign * other.array, -1, 1))
 
+    def __repr__(self) -> str:
+        return f"Profile({str(self)!r}, {self.system.name})"
+
     def __str__(self) -> str:
-        return ",".join(f"{name}={score:+}" for name, score in self.named.items())
+        return ",".join(
+            f"{name}={score:+}".removesuffix(".0") for name, score in self.named.items()
+        )

@@ -53,6 +53,9 @@ class ValueSystem:
     opposite_groups: tuple[tuple[str, str], ...] = ()
     also_in: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
+    def __repr__(self) -> str:
+        return f"ValueSystem({self.name!r}, {len(self)} values)"
+
     def __len__(self) -> int:
         return len(self.values)
 
