@@ -288,6 +288,8 @@ class Results(_Model):
     seeds: list[int]
     corpus: CorpusInfo
     prompts: str = ""
+    scale: Literal["presence", "intensity"] = "presence"
+    """What `c` and `shift` count: share of answers that show a value, or mean score in [-1, 1]."""
     blocks: list[Block] = []
     curves: list[DoseCurve] = []
     samples: list[Sample] = []
