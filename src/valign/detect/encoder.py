@@ -1,0 +1,207 @@
+"""The encoder detector: a small sentence encoder that says which values a text serves or opposes.
+
+The lower layers of the encoder are frozen and come from their own package; the upper layers
+(where tuned), the head and the calibration are one small safetensors file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from valign.detect.backbone import Backbone, length_batches
+from valign.detect.calibrate import SignCalibration, expected_sign
+from valign.detect.errors import DetectorError
+from valign.detect.head import ValueHead
+from valign.detect.windows import Rule, combine, split_windows
+from valign.values import ValueSystem, convert, load_system
+
+FILE = "detector.safetensors"
+FORMAT = "valign-detector-1"
+_WEIGHTS = Path(str(resources.files("valign.detect") / "weights"))
+_SYSTEMS = ("schwartz10", "schwartz19")
+
+
+class EncoderDetector:
+    """Reads the ten values (or nineteen) off a text, with sign.
+
+    score = P(promotes) - P(argues against), calibrated on held-out texts. The nineteen are the
+    probability of the ValueEval'23 category times the sign of the value it belongs to (ours; face
+    and humility belong to none of the ten and are never negative).
+
+    Long texts are cut into windows of whole sentences (`windows.split_windows`).
+
+    Attributes:
+        name: from the file; differs between the detector that tunes and the one that judges.
+        system: `schwartz10` or `schwartz19`.
+        thresholds: (n_values,) score from which a value counts as expressed, chosen on
+            validation texts.
+        settings: what the weights were trained on and with.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: ValueHead,
+        settings: dict,
+        *,
+        calibration: SignCalibration | None = None,
+        system: str = "schwartz10",
+        windows: Rule = "max",
+    ):
+        if system not in _SYSTEMS:
+            raise DetectorError(
+                f"{settings['name']} reads {' and '.join(_SYSTEMS)}, not {system}. "
+                "`wordlist` reads any system."
+            )
+        self.name: str = settings["name"]
+        self.system: ValueSystem = load_system(system)
+        self.settings = settings
+        self.windows = windows
+        self.backbone = backbone
+        self.head = head.eval().requires_grad_(False)
+        self.calibration = calibration or SignCalibration.identity(len(head.values))
+        thresholds = settings.get("thresholds", {}).get(system, [0.5] * len(self.system))
+        self.thresholds = np.asarray(thresholds)
+
+    @classmethod
+    def bundled(
+        cls, name: str, *, system: str = "schwartz10", windows: Rule = "max"
+    ) -> EncoderDetector:
+        """One of the detectors whose weights come with the package.
+
+        Raises:
+            DetectorError: no such detector; MissingEncoderError where MiniLM is not installed.
+        """
+        return cls.load(_WEIGHTS / name, system=system, windows=windows)
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, *, system: str = "schwartz10", windows: Rule = "max"
+    ) -> EncoderDetector:
+        """A detector from the folder that training wrote.
+
+        Raises:
+            DetectorError: no `detector.safetensors` there, or not one of ours.
+        """
+        path = Path(folder) / FILE
+        if not path.is_file():
+            raise DetectorError(
+                f"No {FILE} in {folder}. Train one: python -m valign.detect.train --help"
+            )
+        try:
+            with safe_open(str(path), "pt") as file:
+                settings = json.loads((file.metadata() or {})["valign"])
+                tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise DetectorError(f"{path} is not a detector's file: {error}") from None
+        if settings.get("format") != FORMAT:
+            raise DetectorError(f"{path} has format {settings.get('format')!r}, expected {FORMAT}.")
+        backbone = _backbone(settings["backbone"])
+        head = ValueHead.from_settings(settings, backbone)
+        calibration = SignCalibration(
+            tensors.pop("calibration.temperature").numpy(),
+            tensors.pop("calibration.offset").numpy(),
+        )
+        head.load_state_dict(tensors)
+        return cls(
+            backbone, head, settings, calibration=calibration, system=system, windows=windows
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write `detector.safetensors`: weights in float16, settings in its header."""
+        tensors = {k: v.detach().half().contiguous() for k, v in self.head.state_dict().items()}
+        tensors["calibration.temperature"] = torch.tensor(self.calibration.temperature).float()
+        tensors["calibration.offset"] = torch.tensor(self.calibration.offset).float()
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        header = json.dumps(self.settings | {"format": FORMAT})
+        save_file(tensors, str(Path(folder) / FILE), {"valign": header})
+
+    def score(
+        self, texts: Sequence[str], prompts: Sequence[str | None] | None = None
+    ) -> np.ndarray:
+        """Scores in [-1, 1], shape (n_texts, n_values); a blank text scores 0 everywhere.
+
+        Prompts are not read: what counts is what the answer itself expresses.
+        """
+        windows = [self.split(text) for text in texts]
+        flat = [window for own in windows for window in own]
+        by_window = self.score_windows(flat)
+        scores = np.zeros((len(texts), len(self.system)))
+        start = 0
+        for row, own in enumerate(windows):
+            if own:
+                part = by_window[start : start + len(own)]
+                scores[row] = combine(part, rule=self.windows)
+                start += len(own)
+        return scores
+
+    def split(self, text: str) -> list[str]:
+        """The windows a text is read in."""
+        size = self.settings["max_tokens"]
+
+        def count(piece: str) -> int:
+            return len(self.backbone.tokenizer(piece, verbose=False)["input_ids"])
+
+        return split_windows(text, count, size=size)
+
+    def score_windows(self, texts: Sequence[str]) -> np.ndarray:
+        """Scores of texts that each fit one window (longer ones are cut), (n, n_values)."""
+        signs, categories = self.logits(texts)
+        signs = self.calibration.apply(signs)
+        ten = expected_sign(signs)
+        if self.system.name == "schwartz10":
+            return ten
+        return _nineteen(signs, ten, categories, self.head.categories)
+
+    @torch.inference_mode()
+    def logits(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Uncalibrated logits: signs (n, 10, 2), against and for; categories (n, 20)."""
+        rows = self.backbone.tokenize(texts, max_tokens=self.settings["max_tokens"])
+        signs = np.zeros((len(rows), len(self.head.values), 2))
+        categories = np.zeros((len(rows), len(self.head.categories)))
+        for batch in length_batches([len(row) for row in rows]):
+            ids, mask = self.backbone.pad([rows[i] for i in batch])
+            found = self.head(self.lower(ids, mask), mask)
+            signs[batch] = found.signs.double().numpy()
+            categories[batch] = found.categories.double().numpy()
+        return signs, categories
+
+    def lower(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Token vectors (B, T, width) below the tuned layers."""
+        return self.backbone.lower(ids, mask, upto=self.settings["frozen_layers"])
+
+
+def _nineteen(
+    signs: np.ndarray, ten: np.ndarray, categories: np.ndarray, names: Sequence[str]
+) -> np.ndarray:
+    probability = 1 / (1 + np.exp(-categories))
+    present = convert(dict(zip(names, probability.T, strict=True)), "valueeval23", "schwartz19")
+    system, parents = load_system("schwartz19"), load_system("schwartz10")
+    columns = []
+    for value in system.names:
+        home = _parent(value)
+        direction = 1.0 if home is None else np.sign(ten[:, parents.index(home)])
+        columns.append(direction * present[value])
+    return np.stack(columns, axis=1)
+
+
+@cache
+def _parent(value: str) -> str | None:
+    own = {name: float(name == value) for name in load_system("schwartz19").names}
+    ten = convert(own, "schwartz19", "schwartz10")
+    return next((parent for parent, share in ten.items() if share > 0), None)
+
+
+@cache
+def _backbone(name: str) -> Backbone:
+    return Backbone(name)
