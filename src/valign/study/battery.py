@@ -7,7 +7,7 @@ and whatever methods are fitted on (that is the corpus, which the battery never 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,7 +87,7 @@ class Battery(Protocol):
         ...
 
     def natural(self, seed: int) -> np.ndarray | None:
-        """Presence of values in natural text (n, n_values), for the `see` ideal; None if unknown."""
+        """Presence in natural text (n, n_values) for the `see` ideal; None where unknown."""
         ...
 
 
@@ -115,8 +115,6 @@ class TextBattery:
         self._pairs = corpus.pairs
 
     def corpus(self, seed: int) -> Corpus:
-        from dataclasses import replace
-
         return replace(self._fit, pairs=self._pairs)
 
     def dilemmas(self, seed: int, n: int) -> list[Ask]:

@@ -18,6 +18,7 @@ import torch
 import valign
 from valign.control import Control, EditsControl, load
 from valign.lm import DoseMeter, HostModel, generate, token_logprobs
+from valign.lm.render import Prompt
 from valign.methods import get_method, method_class
 from valign.study.battery import Ask, Battery
 from valign.study.folder import RunFolder
@@ -47,7 +48,7 @@ def identity(plan: Plan, lm: HostModel, battery: Battery) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """One answer that is still to be made."""
+    """One answer that is still to be made; `control` still has its gate."""
 
     ask: Ask
     control: Control | None
@@ -155,10 +156,7 @@ class Bench:
             skipped = len(questions) * len(controls) - len(jobs)
             self._advance(label, skipped)
             made = {t: controls[t]() for t in dict.fromkeys(t for _, t in jobs) if controls[t]}
-            todo = [
-                _Job(ask, self._reading(made.get(target), reading), target, seed)
-                for ask, target in jobs
-            ]
+            todo = [_Job(ask, made.get(target), target, seed) for ask, target in jobs]
             # Large chunks let generation sort by length; small ones lose less when killed.
             size = self.plan.batch_size * 4
             for begin in range(0, len(todo), size):
@@ -170,12 +168,24 @@ class Bench:
         self._done += rows
         self._progress(label, self._done, self.total)
 
-    @staticmethod
-    def _reading(control: Control | None, reading: str) -> Control | None:
-        """The strict reading holds the gate open; neutral questions are asked as deployed."""
-        if reading == "ungated" and isinstance(control, EditsControl):
-            return replace(control, gate=None)
-        return control
+    def _gates(
+        self,
+        jobs: Sequence[_Job],
+        prompts: Sequence[Prompt],
+        reading: Reading,
+        seen: Sequence[bool | None],
+    ) -> Sequence[bool | None]:
+        """What each row's gate said, also where the reading held it open."""
+        if reading == "neutral" or all(_as_read(j.control, reading) is j.control for j in jobs):
+            return seen
+        asked = generate(
+            self.lm,
+            prompts,
+            [job.control for job in jobs],
+            max_new_tokens=1,
+            batch_size=self.plan.batch_size,
+        )
+        return [receipt.gate for receipt in asked.receipts]
 
     def _answer(
         self, jobs: Sequence[_Job], label: str, dose: float | None, reading: Reading
@@ -183,11 +193,12 @@ class Bench:
         plan, lm = self.plan, self.lm
         asks = [job.ask for job in jobs]
         prompts = [ask.prompt for ask in asks]
+        acting = {id(job.control): _as_read(job.control, reading) for job in jobs}
         began = time.perf_counter()
         said = generate(
             lm,
             prompts,
-            [job.control for job in jobs],
+            [acting[id(job.control)] for job in jobs],
             max_new_tokens=plan.max_new_tokens,
             temperature=0.0 if reading == "neutral" else plan.temperature,
             seed=[_stream(label, job) for job in jobs],
@@ -196,10 +207,11 @@ class Bench:
         spent = self._spent(label, dose)
         spent["seconds"] += time.perf_counter() - began
         spent["tokens"] += sum(map(len, said.token_ids))
+        gates = self._gates(jobs, prompts, reading, [r.gate for r in said.receipts])
         judged = self.battery.read(asks, said.texts)
         logprobs = token_logprobs(lm, prompts, said.texts, batch_size=plan.batch_size)
-        for job, text, judgement, logp, receipt in zip(
-            jobs, said.texts, judged, logprobs, said.receipts, strict=True
+        for job, text, judgement, logp, gate in zip(
+            jobs, said.texts, judged, logprobs, gates, strict=True
         ):
             yield Row(
                 run=self.folder.path.name,
@@ -219,7 +231,7 @@ class Bench:
                 facts_wrong=judgement.facts_wrong,
                 nll=float(-logp.sum()) if torch.isfinite(logp).all() else None,
                 tokens=len(logp),
-                gate_open=receipt.gate,
+                gate_open=gate,
             )
 
 
@@ -233,3 +245,10 @@ def _stream(label: str, job: _Job) -> int:
     other = f"{job.target}" if label == "none" and job.target else ""
     digest = hashlib.sha256(f"{job.seed}|{job.ask.id}|{other}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
+
+
+def _as_read(control: Control | None, reading: Reading) -> Control | None:
+    """The strict reading holds the gate open; neutral questions are asked as deployed."""
+    if reading == "ungated" and isinstance(control, EditsControl) and control.gate is not None:
+        return replace(control, gate=None)
+    return control

@@ -1,0 +1,72 @@
+"""The command line: `valign demo`, `run`, `generate`, `score`, `profile`, `report` and the lists.
+
+Commands live one to a file; heavy imports happen inside them, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+import typer
+
+from valign.cli import demo, generate, lists, profile, report, run, score
+from valign.cli.console import errors
+
+app = typer.Typer(
+    name="valign",
+    help="Dial the human values a language model expresses, and measure what it costs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+for module in (demo, run, generate, profile, score, report, lists):
+    module.register(app)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
+) -> None:
+    if version:
+        from valign import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; exit code 0 fine, 1 a defect, 2 bad input, 130 interrupted."""
+    from valign.values import ValignError
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        code = app(args=arguments, standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except ValignError as error:
+        errors.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        errors.print("\nInterrupted. Everything finished is kept; run the same command to go on.")
+        sys.exit(130)
+    except BrokenPipeError:  # somebody piped into `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

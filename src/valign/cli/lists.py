@@ -1,0 +1,76 @@
+"""`valign methods` and `valign values`: what there is to choose from."""
+
+from __future__ import annotations
+
+import json as json_module
+
+import typer
+from rich.table import Table
+
+from valign.cli.console import out
+
+
+def register(app: typer.Typer) -> None:
+    app.command("methods")(methods)
+    app.command("values")(values)
+
+
+def methods(
+    name: str = typer.Argument(None, help="Show one method in full, with its settings."),
+    json: bool = typer.Option(False, "--json"),
+) -> None:
+    """List the methods, or explain one."""
+    import inspect
+
+    from valign.methods import available_methods, method_class
+
+    def first_line(text: str | None) -> str:
+        return (text or "").strip().splitlines()[0] if text else ""
+
+    if name is not None:
+        method = method_class(name)
+        module = inspect.getmodule(method)
+        out.print(inspect.cleandoc((module.__doc__ if module else "") or ""), markup=False,
+                  highlight=False)  # fmt: skip
+        table = Table("setting", "default", "meaning", title="settings")
+        for key, field in method.model_fields.items():
+            table.add_row(key, str(field.default), " ".join((field.description or "").split()))
+        if method.model_fields:
+            out.print(table)
+        return
+    rows = {n: first_line(method_class(n).__doc__) for n in available_methods()}
+    if json:
+        typer.echo(json_module.dumps(rows, indent=1))
+        return
+    table = Table("method", "what it does")
+    for key, line in rows.items():
+        table.add_row(key, line)
+    out.print(table)
+
+
+def values(
+    system: str = typer.Argument(None, help="A system's name or a YAML file."),
+    json: bool = typer.Option(False, "--json"),
+) -> None:
+    """List the value systems, or the values of one."""
+    from valign.values import available_systems, load_system
+
+    if system is None:
+        rows = {name: load_system(name).title for name in available_systems()}
+        if json:
+            typer.echo(json_module.dumps(rows, indent=1))
+            return
+        table = Table("system", "title", "values")
+        for name, title in rows.items():
+            table.add_row(name, title, str(len(load_system(name))))
+        out.print(table)
+        return
+    found = load_system(system)
+    if json:
+        typer.echo(json_module.dumps({v.name: v.definition for v in found}, indent=1))
+        return
+    table = Table("value", "group", "definition", title=found.title)
+    for value in found:
+        table.add_row(value.name, dict(found.group_titles).get(value.group or "", ""),
+                      value.definition)  # fmt: skip
+    out.print(table)

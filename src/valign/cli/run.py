@@ -1,0 +1,103 @@
+"""`valign run`: one or more methods on one model, measured against the baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+BASELINES = ("none", "random", "prompt")
+"""Rows every table holds, named or not."""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("run")(run)
+
+
+def run(
+    model: str = typer.Option(
+        "reference", "--model", "-m", help="Folder or Hub name; `reference` is the shipped one."
+    ),
+    method: list[str] = typer.Option(
+        ["neva"], "--method", help="Method name, repeatable; `valign methods` lists them."
+    ),
+    toward: list[str] = typer.Option(
+        [],
+        "--toward",
+        help="Value or profile to move to, e.g. benevolence=+1; `each` = all in turn.",
+    ),
+    away: list[str] = typer.Option([], "--away", help="Value or profile to move away from."),
+    out: Path = typer.Option(Path("runs/run"), "--out", "-o", help="Folder of the run."),
+    dose: list[float] = typer.Option(
+        [0.5], "--dose", help="How far, in nats (95th percentile of per-token KL); repeatable."
+    ),
+    seed: list[int] = typer.Option([0], "--seed", help="Repeatable."),
+    setting: list[str] = typer.Option([], "--set", help="method.key=value, repeatable."),
+    corpus: str | None = typer.Option(
+        None, "--corpus", help="What to fit on and ask: valuetexts, world, or your own folder."
+    ),
+    detector: str | None = typer.Option(None, "--detector", help="Who judges real text."),
+    prompts: int = typer.Option(60, "--prompts", help="Dilemmas asked per seed."),
+    neutral: int = typer.Option(20, "--neutral", help="Neutral questions asked per seed."),
+    max_new_tokens: int = typer.Option(64, "--max-new-tokens"),
+    temperature: float = typer.Option(0.0, "--temperature", help="Of judged answers; 0 = greedy."),
+    batch_size: int = typer.Option(32, "--batch-size", help="Rows per batch; changes no text."),
+    dtype: str = typer.Option("auto", "--dtype", help="auto, float32, bfloat16, float16."),
+    trust_remote_code: bool = typer.Option(False, "--trust-remote-code"),
+    json: bool = typer.Option(False, "--json", help="Print results.json instead of a table."),
+) -> None:
+    """Fit methods on a model, set their dose, and measure gain, leakage and tax.
+
+    The unsteered model, a random direction and a plain instruction are always measured beside.
+    The same command continues a run that was stopped.
+    """
+    from valign.cli.common import battery, default_corpus, load_model, targets
+    from valign.cli.running import carry_out, summary
+    from valign.methods import get_method
+    from valign.study.plan import MethodChoice, Plan
+
+    asked = battery(corpus or default_corpus(model), detector)
+    wanted = targets(asked.system, toward, away)
+    settings = _settings(setting, method)
+    chosen = []
+    for name in dict.fromkeys([*BASELINES, *method]):
+        get_method(name, **settings.get(name, {}))  # a wrong name or setting ends here
+        chosen.append(MethodChoice(name, settings.get(name, {})))
+    plan = Plan(
+        methods=tuple(chosen),
+        targets=tuple(wanted),
+        doses=tuple(dose),
+        seeds=tuple(seed),
+        prompts=prompts,
+        neutral=neutral,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        batch_size=batch_size,
+    )
+    lm = load_model(model, dtype, trust_remote_code=trust_remote_code)
+    what = "each value" if len(wanted) > 1 else str(wanted[0])
+    title = f"{', '.join(method)} on {Path(model).name or model} towards {what}"
+    results = carry_out(lm, plan, asked, out, title=title)
+    if json:
+        typer.echo(results.to_json())
+    else:
+        summary(results, out)
+
+
+def _settings(given: list[str], methods: list[str]) -> dict[str, dict[str, str]]:
+    """`neva.p0=0.95` -> {"neva": {"p0": "0.95"}}; the method may be left out if there is one."""
+    from valign.methods import MethodSettingError
+
+    found: dict[str, dict[str, str]] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        method, dot, name = key.partition(".")
+        if not dot and len(methods) == 1:
+            method, name = methods[0], key
+        if not equals or not name:
+            raise MethodSettingError(
+                f"Cannot read --set {text!r}; write method.key=value, for example "
+                f"{methods[0]}.{'p0'}=0.95"
+            )
+        found.setdefault(method, {})[name] = value
+    return found

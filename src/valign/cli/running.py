@@ -1,0 +1,62 @@
+"""Running a plan from the command line: progress, results, report, a closing summary."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from valign.cli.console import errors, out, progress_bar
+
+if TYPE_CHECKING:
+    from valign.lm import HostModel
+    from valign.study.battery import Battery
+    from valign.study.plan import Plan
+    from valign.study.results import Results
+
+
+def carry_out(
+    lm: HostModel, plan: Plan, battery: Battery, folder: Path, *, title: str = ""
+) -> Results:
+    """Run (or continue) a plan, write `results.json` and `report.html`."""
+    from valign.report import render
+    from valign.study.collect import collect
+    from valign.study.engine import Bench, identity
+    from valign.study.folder import RunFolder
+
+    kept = RunFolder(folder, identity(plan, lm, battery))
+    with progress_bar("answers") as bar:
+        task = bar.add_task("starting", total=None)
+
+        def progress(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        bench = Bench(lm, plan, battery, kept, progress=progress)
+        bench.run()
+    errors.print("computing intervals and writing the report ...", highlight=False)
+    results = collect(bench, command=" ".join(["valign", *sys.argv[1:]]), title=title)
+    results.write(folder / "results.json")
+    render(results, kept.rows(), folder / "report.html")
+    return results
+
+
+def summary(results: Results, folder: Path) -> None:
+    """The table a person wants first, then where everything lies."""
+    table = Table(title=results.title or None)
+    for name in ("method", "dose", "gain", "leakage", "fluent", "facts", "neutral unchanged"):
+        table.add_column(name, justify="left" if name == "method" else "right")
+    for block in results.blocks:
+        m = block.summary
+        cells = [m.gain, m.leakage, m.fluency, m.facts_kept, m.neutral_unchanged]
+        table.add_row(
+            block.method,
+            "" if block.dose is None else f"{block.dose:g}",
+            *("" if x is None else f"{x.value:+.3f} [{x.low:+.3f}, {x.high:+.3f}]" if i < 2
+              else f"{x.value:.3f}" for i, x in enumerate(cells)),
+        )  # fmt: skip
+    out.print(table)
+    out.print(f"report   {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    out.print(f"numbers  {folder / 'results.json'}", highlight=False, soft_wrap=True)
+    out.print(f"controls {folder / 'controls'}", highlight=False, soft_wrap=True)

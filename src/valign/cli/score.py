@@ -1,0 +1,81 @@
+"""`valign score`: which values a text expresses."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import typer
+from rich.table import Table
+
+from valign.cli.console import out, progress_bar
+
+_BATCH = 64
+
+
+def register(app: typer.Typer) -> None:
+    app.command("score")(score)
+
+
+def score(
+    text: list[str] = typer.Argument(None, help="Texts; - reads standard input."),
+    file: Path | None = typer.Option(
+        None, "--file", "-f", help="Plain lines, or .jsonl with a `text` field; any size."
+    ),
+    detector: str = typer.Option("english-b", "--detector", help="Name or folder."),
+    json: bool = typer.Option(False, "--json", help="One object a row, with `scores`."),
+) -> None:
+    """Read the values a text expresses, from -1 (argues against) to +1 (promotes)."""
+    from valign.cli.textfile import stream_texts
+    from valign.detect import load_detector
+
+    if not text and file is None:
+        raise typer.BadParameter("Give a text, - for standard input, or a file with --file.")
+    judge = load_detector(detector)
+    names = judge.system.names
+
+    def texts() -> Iterator[str]:
+        for given in text or []:
+            yield from (line.strip() for line in sys.stdin) if given == "-" else [given]
+        if file is not None:
+            yield from (line for _, line in stream_texts(file))
+
+    total = sum(1 for _ in file.open("rb")) if file is not None and file.is_file() else None
+    with progress_bar("texts", quiet=file is None) as bar:
+        task = bar.add_task("reading", total=total)
+        seen = 0
+        for batch in _batches(texts(), _BATCH):
+            rows = judge.score(batch)
+            for line, row in zip(batch, rows, strict=True):
+                seen += 1
+                scores = {name: round(float(s), 4) for name, s in zip(names, row, strict=True)}
+                if json:
+                    typer.echo(json_module.dumps({"text": line, "scores": scores},
+                                                 ensure_ascii=False))  # fmt: skip
+                else:
+                    out.print(_table(line, scores))
+            bar.advance(task, len(batch))
+    if not seen:
+        raise typer.BadParameter("There was no text to read.")
+
+
+def _batches(texts: Iterator[str], size: int) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for line in texts:
+        batch.append(line)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _table(text: str, scores: dict[str, float]) -> Table:
+    table = Table(title=text if len(text) < 100 else text[:97] + "...", title_justify="left",
+                  show_header=False, box=None)  # fmt: skip
+    for name, value in sorted(scores.items(), key=lambda kv: -abs(kv[1])):
+        bar = ("+" if value > 0 else "-") * round(abs(value) * 20)
+        table.add_row(name, f"{value:+.2f}", bar)
+    return table

@@ -1,0 +1,55 @@
+"""Reading texts from files of any size: plain lines, or JSONL with a `text` field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from valign.values import ValignError
+
+
+class TextFileError(ValignError, ValueError):
+    """A file of texts that cannot be read; names the line."""
+
+
+def stream_texts(path: Path) -> Iterator[tuple[int, str]]:
+    """(line number, text), one at a time; `.jsonl` files hold objects with a `text` field.
+
+    Raises:
+        TextFileError: no such file, not UTF-8, or a line that does not fit.
+    """
+    if not path.is_file():
+        raise TextFileError(f"No such file: {path}")
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                yield number, _text(path, number, line) if path.suffix == ".jsonl" else line.strip()
+    except UnicodeDecodeError as error:
+        raise TextFileError(f"{path} is not UTF-8 text: {error.reason}.") from None
+
+
+def _text(path: Path, number: int, line: str) -> str:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise TextFileError(f"{path}, line {number} is not JSON: {error.msg}.") from None
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise TextFileError(
+            f'{path}, line {number}: expected an object with a text, {{"text": "..."}}.'
+        )
+    return row["text"]
+
+
+def read_lines(path: Path) -> list[str]:
+    """All texts of a file.
+
+    Raises:
+        TextFileError: as `stream_texts`, or if the file holds no text.
+    """
+    texts = [text for _, text in stream_texts(path)]
+    if not texts:
+        raise TextFileError(f"{path} is empty: expected one prompt a line.")
+    return texts

@@ -1,0 +1,394 @@
+"""From rows to results: every number of a run, computed from `rows.jsonl` alone."""
+
+from __future__ import annotations
+
+import platform
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+import valign
+from valign.control import ControlFileError, load
+from valign.lm import HostModel
+from valign.measure import Estimate, Paired, Resampling, control_matrix, leakage, see_slopes
+from valign.measure.bootstrap import mean
+from valign.measure.facts import kept_rate, wrong_rate
+from valign.measure.fluency import distinct_rate, perplexity, repetition_rate
+from valign.measure.rate import rate
+from valign.methods import method_class
+from valign.study.battery import Battery
+from valign.study.engine import Bench
+from valign.study.plan import MethodChoice, Plan
+from valign.study.results import (
+    Block,
+    CorpusInfo,
+    Cost,
+    DetectorInfo,
+    Dose,
+    DoseCurve,
+    DosePoint,
+    Measured,
+    Metrics,
+    ModelInfo,
+    Receipt,
+    Results,
+    Row,
+    Sample,
+    SystemInfo,
+    TargetResult,
+)
+from valign.values import ValueSystem
+
+Arm = tuple[str, float | None]
+"""(method label, dose)."""
+
+_SAMPLES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    """Rows of one arm and target in the order of the units, None where a row is missing."""
+
+    rows: list[Row | None]
+
+    def column(self, read: Any) -> np.ndarray:
+        """One number per unit, NaN where there is none."""
+        found = [None if row is None else read(row) for row in self.rows]
+        return np.array([np.nan if x is None else float(x) for x in found])
+
+    def presence(self, system: ValueSystem, threshold: float) -> np.ndarray:
+        """(n_units, n_values) in {-1, 0, 1}: for, not at all, or against each value.
+
+        A text that argues against a value does not express it; it counts as -1, so that a
+        control towards a value gains nothing by making the model argue against it.
+        """
+        table = np.full((len(self.rows), len(system)), np.nan)
+        for number, row in enumerate(self.rows):
+            if row is not None:
+                scores = np.array([row.scores[name] for name in system.names])
+                table[number] = np.where(np.abs(scores) >= threshold, np.sign(scores), 0.0)
+        return table
+
+
+class Collector:
+    """Turns a run's rows into blocks with intervals.
+
+    All numbers of a reading share one set of bootstrap draws over prompts, so differences between
+    methods are paired.
+    """
+
+    def __init__(self, plan: Plan, battery: Battery, rows: Sequence[Row], *, n_boot: int = 1000):
+        self.plan, self.battery = plan, battery
+        self.system = battery.system
+        self.targets = [str(target) for target in plan.targets]
+        self._profiles = np.array([target.array for target in plan.targets])
+        self._by: dict[tuple[str, str, str, float | None], dict[tuple[int, str], Row]] = (
+            defaultdict(dict)
+        )
+        for row in rows:
+            self._by[row.reading, row.method, row.target, row.dose][row.seed, row.prompt_id] = row
+        self._units = {
+            reading: sorted(self._by[reading, "none", "", None])
+            for reading in ("ungated", "neutral")
+        }
+        self._draws: dict[str, Resampling] = {}
+        self._n_boot = n_boot
+
+    def answers(self, reading: str, method: str, target: str, dose: float | None) -> _Answers:
+        found = self._by[reading, method, target, dose]
+        return _Answers([found.get(unit) for unit in self._units[reading]])
+
+    def draws(self, reading: str) -> Resampling:
+        if reading not in self._draws:
+            units = self._units[reading]
+            self._draws[reading] = Resampling.of(
+                len(units), seed=0, n_boot=self._n_boot, clusters=[prompt for _, prompt in units]
+            )
+        return self._draws[reading]
+
+    def paired(self, arm: Arm) -> Paired:
+        """Presence of every value, unsteered and steered towards each target."""
+        threshold = self.battery.threshold
+        base = self.answers("ungated", "none", "", None).presence(self.system, threshold)
+        moved = [
+            self.answers("ungated", arm[0], t, arm[1]).presence(self.system, threshold)
+            for t in self.targets
+        ]
+        return Paired.of(base, np.stack(moved), targets=self._profiles)
+
+    def block(self, choice: MethodChoice, dose: float | None, slopes: np.ndarray | None) -> Block:
+        """One method at one dose."""
+        arm = (choice.label, dose)
+        paired, draws = self.paired(arm), self.draws("ungated")
+        matrix = control_matrix(paired, draws)
+        leak = leakage(paired, self.system, draws)
+        excess = leakage(paired, self.system, draws, slopes=slopes) if slopes is not None else None
+        kind = "none"
+        targets = []
+        for number, target in enumerate(self.targets):
+            common = self._tax(arm, [target])
+            targets.append(
+                TargetResult(
+                    target=target,
+                    no_control=bool(leak.no_control[number]),
+                    metrics=Metrics(
+                        gain=_m(matrix.gain.at(number)),
+                        leakage=_m(leak.mean.at(number)),
+                        leakage_raw=_m(leak.mean_raw.at(number)),
+                        excess_leakage=_m(excess.mean.at(number)) if excess else None,
+                        nlr=_m(leak.nlr.at(number)),
+                        nlr_raw=_m(leak.nlr_raw.at(number)),
+                        nglr_in_group=_m(leak.nglr.at(number, 0)),
+                        nglr_adjacent=_m(leak.nglr.at(number, 1)),
+                        nglr_opposite=_m(leak.nglr.at(number, 2)),
+                        in_group_share=_m(leak.in_group_share.at(number)),
+                        headroom_leakage=_m(leak.headroom.at(number)),
+                        **common,
+                    ),
+                    receipt=self._receipt(arm, target),
+                )
+            )
+        summary = Metrics(
+            gain=_m(matrix.mean_gain.at()),
+            leakage=_m(leak.summary_mean.at()),
+            excess_leakage=_m(excess.summary_mean.at()) if excess else None,
+            nlr=_m(leak.summary_nlr.at()),
+            **self._tax(arm, self.targets),
+        )
+        n_targets, n_values = len(self.targets), len(self.system)
+        groups = leak.group_matrix.shape
+        return Block(
+            method=choice.label,
+            kind=kind,
+            role="baseline" if choice.name in ("none", "random") else "method",
+            dose=dose,
+            settings=dict(choice.settings),
+            targets=targets,
+            summary=summary,
+            c0=[_m(matrix.c0.at(j)) for j in range(n_values)],
+            c=[[_m(matrix.c.at(i, j)) for j in range(n_values)] for i in range(n_targets)],
+            shift=[[_m(matrix.shift.at(i, j)) for j in range(n_values)] for i in range(n_targets)],
+            group_leakage=[
+                [_m(leak.group_matrix.at(i, j)) for j in range(groups[1])] for i in range(groups[0])
+            ],
+        )
+
+    def _tax(self, arm: Arm, targets: Sequence[str]) -> dict[str, Measured | None]:
+        """Fluency, facts and neutral damage, over one target or several."""
+        draws = self.draws("ungated")
+        per = [self.answers("ungated", arm[0], t, arm[1]) for t in targets]
+        fluent = np.nanmean([a.column(lambda r: r.fluent) for a in per], axis=0)
+        nll = np.nansum([a.column(lambda r: r.nll) for a in per], axis=0)
+        tokens = np.nansum(
+            [a.column(lambda r: r.tokens if r.nll is not None else 0) for a in per], axis=0
+        )
+        words = [[r.answer.split() if r else [] for r in a.rows] for a in per]
+        repeats = np.mean([[repetition_rate(w) for w in one] for one in words], axis=0)
+        distinct = np.mean([[distinct_rate(w) for w in one] for one in words], axis=0)
+        found: dict[str, Measured | None] = {
+            "fluency": _m(mean(fluent, draws).at()),
+            "perplexity": _m(perplexity(nll, tokens, draws)),
+            "repetition": _m(mean(repeats, draws).at()),
+            "distinct_2": _m(mean(distinct, draws).at()),
+        }
+        facts, kept, wrong = (
+            np.nansum([a.column(read) for a in per], axis=0)
+            for read in (lambda r: r.facts, lambda r: r.facts_kept, lambda r: r.facts_wrong)
+        )
+        if facts.sum():
+            found["facts_kept"] = _m(kept_rate(kept, facts, draws))
+            found["facts_wrong"] = _m(wrong_rate(kept, wrong, draws))
+        gates = [a.column(lambda r: r.gate_open) for a in per]
+        if np.isfinite(gates).any():
+            found["gate_open"] = _m(mean(np.nanmean(gates, axis=0), draws).at())
+        return {**found, **self._quiet(arm, targets)}
+
+    def _quiet(self, arm: Arm, targets: Sequence[str]) -> dict[str, Measured | None]:
+        """What happened to neutral questions, control as deployed."""
+        if not self._units["neutral"]:
+            return {}
+        draws = self.draws("neutral")
+        base = self.answers("neutral", "none", "", None)
+        per = [self.answers("neutral", arm[0], t, arm[1]) for t in targets]
+        pairs = [(a, b) for one in per for a, b in zip(base.rows, one.rows, strict=True) if a and b]
+        if not pairs:
+            return {}
+        same = [a.answer.strip() == b.answer.strip() for a, b in pairs]
+        present = [
+            np.abs(np.nan_to_num(one.presence(self.system, self.battery.threshold))).sum(axis=1)
+            for one in per
+        ]
+        return {
+            "neutral_unchanged": _m(
+                rate(np.array(same, dtype=float))
+                if len(per) == 1
+                else mean(np.reshape(same, (len(per), -1)).mean(axis=0), draws).at()
+            ),
+            "neutral_presence": _m(mean(np.mean(present, axis=0), draws).at()),
+        }
+
+    def _receipt(self, arm: Arm, target: str) -> Receipt:
+        rows = [r for r in self.answers("ungated", arm[0], target, arm[1]).rows if r is not None]
+        return Receipt(
+            tokens=sum(row.tokens for row in rows),
+            requests=len(rows),
+            gate_opened=sum(bool(row.gate_open) for row in rows),
+        )
+
+    def samples(self) -> list[Sample]:
+        """Answers side by side: for each target the first prompts, at the middle dose."""
+        dose = self.plan.doses[len(self.plan.doses) // 2]
+        found = []
+        for number, target in enumerate(self.targets):
+            if len(found) >= max(_SAMPLES, len(self.targets)):
+                break
+            wanted = 1 if len(self.targets) > 2 else 3
+            for unit in self._units["ungated"][number * wanted : (number + 1) * wanted]:
+                rows = {"none": self._by["ungated", "none", "", None][unit]}
+                for choice in self.plan.methods:
+                    strength = dose if method_class(choice.name).has_strength else None
+                    row = self._by["ungated", choice.label, target, strength].get(unit)
+                    if row is not None and choice.name != "none":
+                        rows[choice.label] = row
+                first = rows["none"]
+                found.append(
+                    Sample(
+                        prompt_id=first.prompt_id,
+                        prompt=first.prompt,
+                        target=target,
+                        answers={label: row.answer for label, row in rows.items()},
+                        scores={label: row.scores for label, row in rows.items()},
+                    )
+                )
+        return found
+
+
+def collect(bench: Bench, *, command: str, title: str = "") -> Results:
+    """The results of a finished run.
+
+    Args:
+        bench: after `run`.
+        command: what the user typed, to stand in the file.
+    """
+    plan, lm, battery, folder = bench.plan, bench.lm, bench.battery, bench.folder
+    collector = Collector(plan, battery, folder.rows())
+    natural = battery.natural(plan.seeds[0])
+    slopes = (
+        None if natural is None else see_slopes(natural, np.array([t.array for t in plan.targets]))
+    )
+    blocks = []
+    for choice in plan.methods:
+        doses = plan.doses if method_class(choice.name).has_strength else (None,)
+        for dose in doses:
+            blocks.append(_completed(collector.block(choice, dose, slopes), choice, bench))
+    return Results(
+        run_id=folder.path.name,
+        title=title,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+        versions=versions(),
+        settings={
+            "temperature": plan.temperature,
+            "max_new_tokens": plan.max_new_tokens,
+            "prompts_per_seed": plan.prompts,
+            "neutral_per_seed": plan.neutral,
+            "dose_prompts": plan.dose_prompts,
+            "presence_threshold": battery.threshold,
+        },
+        model=model_info(lm),
+        system=SystemInfo.of(battery.system),
+        detectors=DetectorInfo(judge=battery.judge, tune=battery.tune),
+        seeds=list(plan.seeds),
+        corpus=CorpusInfo(
+            name=battery.corpus(plan.seeds[0]).name,
+            fingerprint=battery.corpus(plan.seeds[0]).fingerprint,
+        ),
+        prompts=battery.name,
+        blocks=blocks,
+        curves=_curves(blocks) if len(plan.doses) > 1 else [],
+        samples=collector.samples(),
+    )
+
+
+def _completed(block: Block, choice: MethodChoice, bench: Bench) -> Block:
+    """Dose, kind and receipt from the controls on disk, cost from the clock."""
+    plan, folder = bench.plan, bench.folder
+    for result, target in zip(block.targets, plan.targets, strict=True):
+        notes, sites = [], []
+        for seed in plan.seeds:
+            path = folder.control_file(choice.label, str(target), block.dose, seed)
+            try:
+                control = load(path)
+            except ControlFileError:
+                continue
+            block.kind = control.kind
+            notes.append(control.provenance.get("dose", {}))
+            sites = sorted({str(edit.site) for edit in getattr(control, "edits", ())})
+        if notes:
+            result.dose = Dose(
+                asked=block.dose,
+                p95=_over_seeds([n["p95"] for n in notes]),
+                mean=_over_seeds([n["mean"] for n in notes]),
+                strength=float(np.mean([n["strength"] for n in notes]))
+                if all("strength" in n for n in notes)
+                else None,
+            )
+        if result.receipt is not None:
+            result.receipt.sites = sites
+    spent = bench.cost.get((choice.label, block.dose))
+    if spent and spent["seconds"]:
+        block.cost = Cost(
+            seconds=spent["seconds"],
+            tokens=int(spent["tokens"]),
+            fit_seconds=spent["fit_seconds"],
+        )
+    return block
+
+
+def _over_seeds(values: list[float]) -> Measured:
+    """Mean over seeds; the interval is the range, since seeds are few."""
+    return Measured(value=float(np.mean(values)), low=min(values), high=max(values), n=len(values))
+
+
+def _curves(blocks: Sequence[Block]) -> list[DoseCurve]:
+    by: dict[str, list[Block]] = defaultdict(list)
+    for block in blocks:
+        if block.dose is not None:
+            by[block.method].append(block)
+    curves = []
+    for method, found in by.items():
+        points = []
+        for block in sorted(found, key=lambda b: b.dose or 0):
+            doses = [t.dose.p95.value for t in block.targets if t.dose is not None]
+            points.append(
+                DosePoint(asked=block.dose or 0.0, p95=_over_seeds(doses), metrics=block.summary)
+            )
+        curves.append(DoseCurve(method=method, points=points))
+    return curves
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that shapes a number."""
+    found = {"valign": valign.__version__, "python": platform.python_version()}
+    for package in ("torch", "transformers", "tokenizers", "numpy"):
+        found[package] = metadata.version(package)
+    return found
+
+
+def model_info(lm: HostModel) -> ModelInfo:
+    return ModelInfo(
+        name=lm.name,
+        fingerprint=lm.fingerprint,
+        parameters=sum(p.numel() for p in lm.model.parameters()),
+        dtype=str(lm.dtype).removeprefix("torch."),
+        device=str(lm.device),
+    )
+
+
+def _m(estimate: Estimate) -> Measured:
+    return Measured.model_validate(estimate)
