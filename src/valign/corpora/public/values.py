@@ -84,7 +84,7 @@ def _fulcra_labels(marks: list[str]) -> tuple[tuple[str, float], ...]:
         read = _FULCRA_LABEL.fullmatch(mark.strip())
         if read and read[1] in known:
             found.setdefault(read[1], set()).add(float(read[2]))
-    return tuple((value, *signs) for value, signs in found.items() if len(signs) == 1)
+    return tuple((value, signs.pop()) for value, signs in found.items() if len(signs) == 1)
 
 
 @dataclass(frozen=True)

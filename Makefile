@@ -1,0 +1,40 @@
+# `make demo` and `make test` make .venv themselves, and install again only when
+# pyproject.toml or constraints.txt changed. A .venv that already holds the pinned torch keeps it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+# The typed surface: what users import and what methods are written against.
+TYPED := src/valign/values src/valign/corpora src/valign/control \
+	src/valign/detect/types.py src/valign/measure/estimate.py
+
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/valign demo --out runs/demo
+
+test: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -n 2 --timeout 300 $(ARGS)
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(TYPED)
+
+clean:
+	rm -rf $(VENV) build dist runs .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+$(VENV)/demo.stamp: EXTRAS := english
+$(VENV)/test.stamp: EXTRAS := english,test,lint
+
+$(VENV)/%.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRAS)]"
+	@touch $@
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
