@@ -16,6 +16,13 @@ settings.load_profile("valign")
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what reads the public data, so that `-m public` finds it."""
+    for item in items:
+        if "public_data" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.public)
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seeds():
     random.seed(0)
