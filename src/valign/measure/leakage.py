@@ -7,7 +7,9 @@ With shift_ij = C[i, j] - C0[j] and gain G_i (see `control`), for j != i:
     NGLR_i = mean_{j in h, j != i} L_ij / max(G_i, eps)    ours; h: in-group, adjacent, opposite
     headroom_i = mean_{j != i} L_ij / max(1 - C0[j], eps)  ours; needs no gain below it
 
-Where G_i < eps there is no control to normalise by: the cell is NaN and marked `no_control`.
+Where G_i < eps, or where the interval of G_i includes zero, there is no control to normalise by:
+the cell is NaN and marked `no_control`. (Without the second rule a control that does nothing is
+normalised, in half of its targets, by a gain that is noise.)
 
 Which number is the headline. max(0, noise) has a positive mean: a control that does nothing
 shows a leakage of about 0.4 standard errors per cell, more for few prompts than for many, so raw
@@ -68,7 +70,7 @@ class Leakage:
         in_group_share: part of the debiased leakage that stays in the target's groups; NaN where
             the total is not above zero (nothing leaks, so nothing is shared out).
         headroom: debiased, over the room each value had left.
-        no_control: gain below `EPS`, shape (n_targets,) of bool.
+        no_control: gain below `EPS` or not above zero by its interval, bool (n_targets,).
         group_matrix: mean debiased leakage from a target's group to a value's group, shape
             (n_groups, n_groups) in the order of `ValueSystem.groups`; NaN where no target.
         summary_mean, summary_nlr: means over targets, over controlled targets for nlr; shape ().
@@ -142,7 +144,12 @@ def leakage(
     def both(function, *pairs) -> Estimates:  # type: ignore[no-untyped-def]
         return summed(function(*(p[0] for p in pairs)), function(*(p[1] for p in pairs)))
 
-    clean, gain = (clean1, clean_b), (gain1, gain_b)
+    gained = resampling.summarise(gain1[0], gain_b, level=level)
+    no_control = (gained.value < EPS) | ~(gained.low > 0)
+    clean, gain = (
+        (clean1, clean_b),
+        (np.where(no_control, np.nan, gain1), np.where(no_control, np.nan, gain_b)),
+    )
     return Leakage(
         raw=summed(raw1, raw_b),
         floor=floor,
@@ -155,7 +162,7 @@ def leakage(
         headroom=both(
             lambda l, c0: _mean(l / np.maximum(1 - c0, EPS)[:, None, :]), clean, (c0_1, c0_b)
         ),
-        no_control=gain1[0] < EPS,
+        no_control=no_control,
         group_matrix=both(lambda l: _group_matrix(l, system, paired.targets), clean),
         summary_mean=both(lambda l: _mean(_mean(l)), clean),
         summary_nlr=both(lambda l, g: _mean(_per_gain(_mean(l), g)), clean, gain),
