@@ -1,0 +1,330 @@
+"""A language model as detector: pointwise grades and pairwise choices."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jinja2
+import numpy as np
+
+from valign.detect.judge.answers import A, Failure, PairAnswer, pointwise_schema, scores_of
+from valign.detect.judge.cache import AnswerCache
+from valign.detect.judge.client import ChatClient, Reply
+from valign.detect.judge.errors import JudgeError, JudgeWarning
+from valign.detect.judge.usage import Usage
+from valign.values import ValueSystem, load_system
+
+POINTWISE = "pointwise-1"
+PAIRWISE = "pairwise-1"
+
+
+@dataclass(frozen=True)
+class JudgeReport:
+    """Pointwise scores with what stands behind them.
+
+    Attributes:
+        scores: shape (n_texts, n_values), in [-1, 1]; a row without a valid answer is NaN.
+        failures: one per row, None where there is an answer.
+        details: the last fault of each row in words, empty where there is an answer.
+        usage: requests and tokens.
+        model, prompt_version: who judged, and by which prompt (name and hash of its text).
+    """
+
+    scores: np.ndarray
+    failures: tuple[Failure | None, ...]
+    details: tuple[str, ...]
+    usage: Usage
+    model: str
+    prompt_version: str
+
+    @property
+    def failed(self) -> Counter[Failure]:
+        """Failure -> number of rows."""
+        return Counter(f for f in self.failures if f is not None)
+
+
+@dataclass(frozen=True)
+class PairReport:
+    """Pairwise choices, each pair judged in both orders.
+
+    Attributes:
+        choices: 1 where the first text of the pair promotes the value more, -1 where the second
+            does, 0 for a tie or where the two orders disagree, NaN without two valid answers;
+            shape (n_pairs,).
+        agreed: whether both orders gave the same choice; False where an answer is missing.
+        first_shown: share of decisive answers that chose the text shown first, over both orders:
+            0.5 without position bias, 1.0 for a judge that always takes the first; NaN where no
+            answer was decisive.
+        disagreement: share of fully answered pairs whose two orders disagree.
+        failures: two per pair, (as given, swapped).
+    """
+
+    choices: np.ndarray
+    agreed: np.ndarray
+    first_shown: float
+    disagreement: float
+    failures: tuple[tuple[Failure | None, Failure | None], ...]
+    usage: Usage
+    model: str
+    prompt_version: str
+
+
+class LLMJudge:
+    """A detector that asks a chat model, over any OpenAI-compatible endpoint.
+
+    Judged texts are untrusted: each stands between marks made from its own hash, which it cannot
+    forge, and what comes back is validated against a schema. A row without a valid answer after
+    all tries is NaN and counted; where no row has one, `JudgeError` says what to check.
+
+    Args:
+        base_url: for example `http://localhost:8000/v1`.
+        model: the name that the server knows the model by.
+        system: the values to grade; default `schwartz10`.
+        api_key_env: the environment variable that holds the key; None for a server without one.
+        cache: folder of answers already paid for; None keeps none. An answer is found again by
+            the endpoint, model, prompt text and version, texts and `extra_body`.
+        concurrency: requests in flight at a time.
+        timeout: seconds without progress after which a request counts as failed.
+        tries: requests per question at most, the first included.
+        backoff, max_wait: seconds; see `ChatClient`.
+        extra_body: further fields of the request, such as `{"max_tokens": 400}` or
+            `{"response_format": {"type": "json_object"}}`.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        system: ValueSystem | str = "schwartz10",
+        api_key_env: str | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        concurrency: int = 8,
+        timeout: float = 60.0,
+        tries: int = 4,
+        backoff: float = 1.0,
+        max_wait: float = 60.0,
+        extra_body: Mapping[str, Any] | None = None,
+    ):
+        if not re.match(r"https?://", base_url):
+            raise JudgeError(
+                f"{base_url!r} is no endpoint. Expected a URL such as http://localhost:8000/v1"
+            )
+        if concurrency < 1 or tries < 1 or timeout <= 0:
+            raise JudgeError(
+                f"concurrency={concurrency} and tries={tries} must be at least 1, and "
+                f"timeout={timeout} above 0."
+            )
+        self.system = load_system(system) if isinstance(system, str) else system
+        self.concurrency = concurrency
+        self.client = ChatClient(
+            base_url=base_url.rstrip("/"),
+            model=model,
+            api_key_env=api_key_env,
+            timeout=timeout,
+            tries=tries,
+            backoff=backoff,
+            max_wait=max_wait,
+            cache=AnswerCache(cache) if cache is not None else None,
+            extra_body=dict(extra_body or {}),
+        )
+        self.name = f"judge:{model}@{prompt_version(POINTWISE)}"
+
+    def score(
+        self, texts: Sequence[str], prompts: Sequence[str | None] | None = None
+    ) -> np.ndarray:
+        """Scores in [-1, 1], shape (n_texts, n_values); see `judge` for failures and cost.
+
+        Raises:
+            JudgeError: no text got a valid answer.
+        """
+        return self.judge(texts, prompts).scores
+
+    def judge(
+        self, texts: Sequence[str], prompts: Sequence[str | None] | None = None
+    ) -> JudgeReport:
+        """Grade every value in every text; an empty text scores 0 and is not sent.
+
+        Raises:
+            JudgeError: no text got a valid answer, or the server refuses such requests.
+        """
+        questions = _aligned(prompts, len(texts))
+        sent = [i for i, text in enumerate(texts) if text.strip()]
+        rendered = [
+            _render(
+                POINTWISE,
+                system=self.system,
+                mark=_mark(texts[i], questions[i]),
+                text=texts[i],
+                question=questions[i],
+            )
+            for i in sent
+        ]
+        replies = self._ask_all(rendered, pointwise_schema(self.system), POINTWISE)
+        scores = np.zeros((len(texts), len(self.system)))
+        failures: list[Failure | None] = [None] * len(texts)
+        details = [""] * len(texts)
+        for i, reply in zip(sent, replies, strict=True):
+            failures[i], details[i] = reply.failure, reply.detail
+            scores[i] = np.nan if reply.answer is None else scores_of(reply.answer, self.system)
+        return JudgeReport(
+            scores=scores,
+            failures=tuple(failures),
+            details=tuple(details),
+            usage=Usage.total(reply.usage for reply in replies),
+            model=self.client.model,
+            prompt_version=prompt_version(POINTWISE),
+        )
+
+    def compare(
+        self,
+        first: Sequence[str],
+        second: Sequence[str],
+        value: str,
+        *,
+        prompts: Sequence[str | None] | None = None,
+    ) -> PairReport:
+        """Which text of each pair promotes a value more; both orders, disagreement is a tie.
+
+        Raises:
+            JudgeError: sequences of different lengths, no valid answer at all, or a server that
+                refuses such requests.
+            UnknownValueError: a value the system does not hold.
+        """
+        if len(first) != len(second):
+            raise JudgeError(f"{len(first)} first texts stand against {len(second)} second ones.")
+        questions, meant = _aligned(prompts, len(first)), self.system[value]
+        rendered = [
+            _render(
+                PAIRWISE,
+                value=meant,
+                mark=_mark(a, b, question),
+                first=a,
+                second=b,
+                question=question,
+            )
+            for left, right, question in zip(first, second, questions, strict=True)
+            for a, b in ((left, right), (right, left))
+        ]
+        replies = self._ask_all(rendered, PairAnswer, PAIRWISE)
+        shown = np.array([_SIGN[r.answer.choice] if r.answer else np.nan for r in replies])
+        orders = shown.reshape(-1, 2) * np.array([1, -1])  # in terms of the pair, not of the order
+        whole = ~np.isnan(orders).any(axis=1)
+        agreed = whole & (orders[:, 0] == orders[:, 1])
+        choices = np.where(whole, np.where(agreed, orders[:, 0], 0.0), np.nan)
+        decisive = shown[~np.isnan(shown) & (shown != 0)]
+        return PairReport(
+            choices=choices,
+            agreed=agreed,
+            first_shown=float((decisive > 0).mean()) if len(decisive) else float("nan"),
+            disagreement=float((~agreed[whole]).mean()) if whole.any() else float("nan"),
+            failures=tuple(
+                (a.failure, b.failure) for a, b in zip(replies[::2], replies[1::2], strict=True)
+            ),
+            usage=Usage.total(reply.usage for reply in replies),
+            model=self.client.model,
+            prompt_version=prompt_version(PAIRWISE),
+        )
+
+    def _ask_all(self, rendered: list[str], schema: type[A], prompt: str) -> list[Reply[A]]:
+        if not rendered:
+            return []
+        version = prompt_version(prompt)
+        limits = httpx.Limits(max_connections=self.concurrency)
+        with (
+            httpx.Client(
+                headers=self.client.headers(), timeout=self.client.timeout, limits=limits
+            ) as http,
+            ThreadPoolExecutor(self.concurrency) as pool,
+        ):
+
+            def ask(text: str) -> Reply[A]:
+                return self.client.ask(http, text, schema, prompt_version=version)
+
+            replies = _all_or_first_error(pool, ask, rendered)
+        failed = Counter(reply.failure for reply in replies if reply.failure is not None)
+        if failed:
+            told = ", ".join(f"{n} {failure}" for failure, n in failed.most_common())
+            worst = failed.most_common(1)[0][0]
+            detail = next(reply.detail for reply in replies if reply.failure is worst)
+            if failed.total() == len(replies):
+                raise JudgeError(
+                    f"None of {len(replies)} questions got a valid answer from "
+                    f"{self.client.base_url} (model {self.client.model}): {told}; for example "
+                    f"{detail!r}. Check {_CHECK[worst]}."
+                )
+            warnings.warn(
+                f"{failed.total()} of {len(replies)} questions got no valid answer and are NaN: "
+                f"{told}; for example {detail!r}.",
+                JudgeWarning,
+                stacklevel=3,
+            )
+        return replies
+
+
+_SIGN = {"first": 1.0, "second": -1.0, "tie": 0.0}
+_CHECK = {
+    Failure.TIMEOUT: "that the server is not overloaded, or raise timeout or lower concurrency",
+    Failure.CONNECTION: "that the server runs and that base_url names its host and port",
+    Failure.RATE_LIMIT: "the account's rate limit, or lower concurrency and raise max_wait",
+    Failure.SERVER: "the server's log",
+    Failure.REFUSAL: "whether this model judges such texts at all, or name another one",
+    Failure.MALFORMED: "that the model is large enough to answer in JSON, that max_tokens leaves "
+    'room, or pass extra_body={"response_format": {"type": "json_object"}}',
+}
+
+
+def _all_or_first_error(
+    pool: ThreadPoolExecutor, ask: Callable[[str], Reply[A]], rendered: list[str]
+) -> list[Reply[A]]:
+    """Every reply in order; after an error, what has not begun is not sent any more."""
+    futures = [pool.submit(ask, text) for text in rendered]
+    try:
+        return [future.result() for future in futures]
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+def _aligned(prompts: Sequence[str | None] | None, n: int) -> list[str | None]:
+    if prompts is None:
+        return [None] * n
+    if len(prompts) != n:
+        raise JudgeError(f"{len(prompts)} prompts stand against {n} texts; give one for each.")
+    return list(prompts)
+
+
+def _mark(*parts: str | None) -> str:
+    """A tag that the parts cannot contain, and that is the same at every run."""
+    whole = "\0".join(part or "" for part in parts)
+    return f"text-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
+
+
+@cache
+def _template(name: str) -> str:
+    file = resources.files("valign.detect") / "prompts" / f"{name}.jinja"
+    return Path(str(file)).read_text(encoding="utf-8")
+
+
+def prompt_version(name: str) -> str:
+    """Name and hash of a prompt file: an edited prompt never passes for the old one."""
+    return f"{name}-{hashlib.sha256(_template(name).encode()).hexdigest()[:8]}"
+
+
+def _render(name: str, **given: Any) -> str:
+    # Plain text, not HTML: escaping would change what is judged. The texts are values of the
+    # template, so braces in them stay braces.
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+    return environment.from_string(_template(name)).render(**given)
