@@ -25,8 +25,9 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(TYPED)
 
+# runs/ stays: it holds results.
 clean:
-	rm -rf $(VENV) build dist runs .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/demo.stamp: EXTRAS := english
 $(VENV)/test.stamp: EXTRAS := english,test,lint

@@ -104,14 +104,15 @@ def blimp(
         hub: read one paradigm from the Hub instead, `nyu-mll/blimp`.
     """
     if hub:
-        rows = hub_rows(hub, "train", config=paradigm)
+        rows = list(hub_rows(hub, "train", config=paradigm))
     else:
-        files = read_zipped(data_file("blimp", "BLiMP.zip", folder), under="data/", ending=".jsonl")
-        by_name = ((stem, [json.loads(line) for line in lines]) for stem, lines in files)
-        found = {stem: rows for stem, rows in by_name if paradigm in (None, stem)}
-        if paradigm is not None:
-            check_split("blimp", paradigm, found)
-        rows = (row for part in found.values() for row in part)
+        path = data_file("blimp", "BLiMP.zip", folder)
+        known, rows = [], []
+        for stem, lines in read_zipped(path, under="data/", ending=".jsonl"):
+            known.append(stem)
+            if paradigm in (None, stem):
+                rows += map(json.loads, lines)
+        check_split("blimp", paradigm or known[0], known)
     return tuple(
         MinimalPair(row["UID"], row["field"], row["sentence_good"], row["sentence_bad"])
         for row in rows
