@@ -73,7 +73,9 @@ class Leakage:
         no_control: gain below `EPS` or not above zero by its interval, bool (n_targets,).
         group_matrix: mean debiased leakage from a target's group to a value's group, shape
             (n_groups, n_groups) in the order of `ValueSystem.groups`; NaN where no target.
-        summary_mean, summary_nlr: means over targets, over controlled targets for nlr; shape ().
+        summary_mean: over targets, shape ().
+        summary_nlr: over controlled targets, shape (); NaN where fewer than half of the targets
+            are controlled, since the rest would be a choice of lucky ones.
     """
 
     raw: Estimates
@@ -146,6 +148,7 @@ def leakage(
 
     gained = resampling.summarise(gain1[0], gain_b, level=level)
     no_control = (gained.value < EPS) | ~(gained.low > 0)
+    few = np.nan if 2 * no_control.sum() > n_targets else 1.0
     clean, gain = (
         (clean1, clean_b),
         (np.where(no_control, np.nan, gain1), np.where(no_control, np.nan, gain_b)),
@@ -165,7 +168,7 @@ def leakage(
         no_control=no_control,
         group_matrix=both(lambda l: _group_matrix(l, system, paired.targets), clean),
         summary_mean=both(lambda l: _mean(_mean(l)), clean),
-        summary_nlr=both(lambda l, g: _mean(_per_gain(_mean(l), g)), clean, gain),
+        summary_nlr=both(lambda l, g: _mean(_per_gain(_mean(l), g)) * few, clean, gain),
     )
 
 

@@ -13,8 +13,8 @@ from markupsafe import Markup, escape
 from valign.report.words import number
 from valign.study.results import Block, Measured, SystemInfo
 
-_R, _CX, _CY = 82.0, 165.0, 128.0
-_WIDTH, _HEIGHT = 330, 262
+_R, _CX, _CY = 86.0, 180.0, 112.0
+_WIDTH, _HEIGHT = 360, 224
 
 
 def circle(block: Block, target: int, system: SystemInfo, *, scale: str, top: float) -> Markup:
@@ -64,7 +64,8 @@ def circle(block: Block, target: int, system: SystemInfo, *, scale: str, top: fl
             f"{escape(_short(title))}</text>"
         )
     rim = number(top, percent=scale == "presence")
-    parts.append(f'<text class="rim" x="{_CX + 3}" y="{_CY - _R - 1:.1f}">{rim}</text>')
+    rx, ry = _at(0.5, n, _R - 9)  # between the first two spokes, clear of the names outside
+    parts.append(f'<text class="rim" x="{rx:.1f}" y="{ry:.1f}" text-anchor="middle">{rim}</text>')
     return _svg(_WIDTH, _HEIGHT, f"Value circle, target {block.targets[target].target}", parts)
 
 
@@ -132,7 +133,7 @@ def _points(scores: list[float], place) -> str:  # type: ignore[no-untyped-def]
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
 
 
-def _at(k: int, n: int, radius: float) -> tuple[float, float]:
+def _at(k: float, n: int, radius: float) -> tuple[float, float]:
     angle = 2 * math.pi * k / n - math.pi / 2
     return _CX + radius * math.cos(angle), _CY + radius * math.sin(angle)
 

@@ -33,6 +33,7 @@ def trade_off(results: Results) -> Figure | None:
     if not steered:
         return None
     percent = results.scale == "presence"
+    unit, suffix = _points(results)
     style = _styles(results)
     traces = []
     for block in found:
@@ -43,10 +44,10 @@ def trade_off(results: Results) -> Figure | None:
                 "type": "scatter",
                 "mode": "markers",
                 "name": block.label,
-                "x": [gain.value],
-                "y": [leak.value],
-                "error_x": _error([gain]),
-                "error_y": _error([leak]),
+                "x": [gain.value * unit],
+                "y": [leak.value * unit],
+                "error_x": _error([gain], unit),
+                "error_y": _error([leak], unit),
                 "marker": {"size": 11, **style[block.method]["marker"]},
                 "hovertemplate": _told(
                     block.label,
@@ -55,7 +56,8 @@ def trade_off(results: Results) -> Figure | None:
                 ),
             }
         )
-    return {"data": traces, "layout": _axes("Gain", "Leakage per other value", percent, percent)}
+    layout = _axes("Gain" + suffix, "Leakage per other value" + suffix, False)
+    return {"data": traces, "layout": layout}
 
 
 CURVES: tuple[tuple[str, str, bool], ...] = (
@@ -77,7 +79,9 @@ def dose_curves(results: Results) -> list[tuple[str, Figure]]:
     style = _styles(results)
     found = []
     for key, title, share in CURVES:
-        percent = share and not (results.scale == "intensity" and key in ("gain", "leakage"))
+        change = key in ("gain", "leakage")
+        percent = share and not (results.scale == "intensity" and change)
+        unit, suffix = _points(results) if change else (1.0, "")
         traces = []
         for curve in curves:
             points = [(p, _of(p.metrics, key)) for p in curve.points]
@@ -94,17 +98,24 @@ def dose_curves(results: Results) -> list[tuple[str, Figure]]:
                     "mode": "lines+markers",
                     "name": name,
                     "x": [dose.value for dose, _ in kept],
-                    "y": [m.value for _, m in kept],
-                    "error_y": _error([m for _, m in kept]),
-                    "text": [interval(m, percent=percent) for _, m in kept],
+                    "y": [m.value * unit for _, m in kept],
+                    "error_y": _error([m for _, m in kept], unit),
+                    "text": [interval(m, percent=percent, signed=change) for _, m in kept],
                     "hovertemplate": _told(name, "dose %{x:.3g} nats", "%{text}"),
                     **style.get(curve.method, style[""]),
                 }
             )
         if traces:
-            layout = _axes("Measured dose (nats, log scale)", title, False, percent)
-            layout["xaxis"]["type"] = "log"
-            layout["xaxis"]["dtick"] = "D1"
+            layout = _axes(
+                "Measured dose (nats, log scale)", title + suffix, percent and not change
+            )
+            asked = sorted({point.asked for curve in curves for point in curve.points})
+            layout["xaxis"] |= {
+                "type": "log",
+                "tickmode": "array",
+                "tickvals": asked,
+                "ticktext": [f"{dose:g}" for dose in asked],
+            }
             found.append((title, {"data": traces, "layout": layout}))
     return found
 
@@ -113,9 +124,14 @@ def _of(metrics: Metrics, key: str) -> Measured | None:
     return getattr(metrics, key)
 
 
-def _error(measured: list[Measured]) -> dict[str, Any]:
+def _points(results: Results) -> tuple[float, str]:
+    """Changes of a share are drawn in percentage points."""
+    return (100.0, " (points)") if results.scale == "presence" else (1.0, "")
+
+
+def _error(measured: list[Measured], unit: float) -> dict[str, Any]:
     def arm(x: float) -> float | None:
-        return max(0.0, x) if math.isfinite(x) else None
+        return max(0.0, x) * unit if math.isfinite(x) else None
 
     return {
         "type": "data",
@@ -148,14 +164,13 @@ def _told(*lines: str) -> str:
     return "<br>".join(safe) + "<extra></extra>"
 
 
-def _axes(x: str, y: str, x_percent: bool, y_percent: bool) -> dict[str, Any]:
-    def axis(title: str, percent: bool) -> dict[str, Any]:
-        found: dict[str, Any] = {"title": {"text": title}, "automargin": True, "zeroline": True}
-        return {**found, "tickformat": ".0%"} if percent else found
+def _axes(x: str, y: str, percent: bool) -> dict[str, Any]:
+    def axis(title: str) -> dict[str, Any]:
+        return {"title": {"text": title}, "automargin": True, "zeroline": True}
 
     return {
-        "xaxis": axis(x, x_percent),
-        "yaxis": axis(y, y_percent),
+        "xaxis": axis(x),
+        "yaxis": axis(y) | ({"tickformat": ".0%"} if percent else {}),
         "margin": {"l": 60, "r": 16, "t": 16, "b": 50},
         "legend": {"orientation": "h", "y": -0.25, "x": 0},
         "hovermode": "closest",

@@ -77,10 +77,12 @@ def _page(results: Results, rows: Iterable[Row]) -> str:
         readings=len({b.reading for b in results.blocks}) > 1,
         samples=samples,
         sample_targets=list(dict.fromkeys(s.target for s in samples)),
-        receipts=[b for b in steered if any(t.receipt for t in b.targets)],
+        receipts={b.label: b for b in steered if any(t.receipt for t in b.targets)},
+        picked="" if results.samples else "Prompts are the first of each target in id order.",
         costs=[b for b in results.blocks if b.cost],
         group_spans=_group_spans,
         shown_scores=_shown_scores,
+        pretty=lambda target: words.pretty(target, results),
         interval=words.interval,
         number=words.number,
         script=Markup(script),
@@ -111,17 +113,17 @@ def _panel(block: Block, results: Results, among: list[Block]) -> dict[str, Any]
     return {
         "block": block,
         "circles": [
-            (t.target, draw(block, k, system, scale=results.scale, top=top))
+            (words.pretty(t.target, results), draw(block, k, system, scale=results.scale, top=top))
             for k, t in enumerate(block.targets)
         ],
         "rows": [
             (
-                t.target,
+                words.pretty(t.target, results),
                 t.no_control,
                 [
                     {
                         "style": Markup(circle.shade(m, heat)),
-                        "dark": m.defined and heat > 0 and abs(m.value) / heat > 0.55,
+                        "dark": m.defined and heat > 0 and abs(m.value) / heat > 0.8,
                         "sure": m.defined and (m.low > 0 or m.high < 0),
                         "own": j in circle.named_values(t.target, system),
                         "text": _cell(m, percent),

@@ -21,10 +21,9 @@ def number(x: float | None, *, percent: bool = False, signed: bool = False) -> s
     sign = "+" if signed else ""
     if percent:
         digits = 0 if abs(x) >= 0.095 else 1
-        unit = "" if signed else "%"
-        return f"{100 * x + 0.0:{sign}.{digits}f}{unit}".replace("-", "−")
-    digits = 0 if abs(x) >= 100 else 1 if abs(x) >= 10 else 2 if abs(x) >= 0.1 else 3
-    return f"{x + 0.0:{sign}.{digits}f}".replace("-", "−")
+        return _minus(f"{100 * x:{sign}.{digits}f}") + ("" if signed else "%")
+    digits = 0 if abs(x) >= 100 else 1 if abs(x) >= 10 else 2 if abs(x) >= 0.0995 else 3
+    return _minus(f"{x:{sign}.{digits}f}")
 
 
 def interval(
@@ -54,7 +53,7 @@ def headline(results: Results) -> Headline:
     if block is None:
         return Headline(f"{results.model.name}: nothing was steered", ())
     many = len({b.method for b in results.blocks if b.role == "method"} - {block.method}) > 0
-    targets = [_pretty(t.target, results) for t in block.targets]
+    targets = [pretty(t.target, results) for t in block.targets]
     towards = targets[0] if len(targets) == 1 else f"each of {len(targets)} targets"
     dose = comparison_dose(results)
     at = "" if dose is None else f" at a dose of {dose:g} nats"
@@ -124,7 +123,7 @@ def _side_effects(block: Block, results: Results) -> list[str]:
     if s.leakage is not None and s.leakage.defined:
         word = "does not show" if s.leakage.low <= 0 else "shows"
         lines.append(
-            f"Leakage: {block.label} {word} an unwanted rise of the other values, "
+            f"Leakage: {block.label} {word} an unwanted rise of the other values on average, "
             f"{_change(s.leakage, results)} per value beyond chance."
         )
     cost = []
@@ -153,6 +152,11 @@ def _change(m: Measured, results: Results) -> str:
     return interval(m, percent=True, signed=True, unit=" points")
 
 
+def _minus(text: str) -> str:
+    """A true minus sign, and none before a rounded zero."""
+    return text.replace("-", "−" if float(text) else "")
+
+
 def _single(target: TargetResult, results: Results) -> str | None:
     name, _, rest = target.target.partition("=")
     return name if name in results.system.values and "," not in rest else None
@@ -162,10 +166,11 @@ def _title(value: str, results: Results) -> str:
     return results.system.titles[results.system.values.index(value)].lower()
 
 
-def _pretty(target: str, results: Results) -> str:
+def pretty(target: str, results: Results) -> str:
+    """`benevolence` for `benevolence=+1`, `less power` for `power=-1`; else the profile."""
     name, _, score = target.partition("=")
-    if name in results.system.values and "," not in score:
-        less = score.startswith(("-", "−"))
+    if name in results.system.values and score in ("", "+1", "1", "-1"):
+        less = score == "-1"
         return f"less {_title(name, results)}" if less else _title(name, results)
     return target
 
