@@ -74,5 +74,5 @@ class TextControl(Control):
             return self
         raise EditError(
             "A text control has no strength: an instruction is given or not. "
-            "Measure its dose with `valign.lm.dose.measure_dose` instead."
+            "Measure its dose with `valign.lm.DoseMeter(lm, prompts).measure(control)`."
         )

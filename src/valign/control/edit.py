@@ -6,8 +6,8 @@ them out; neither knows the other. The kinds and their formulas, for an activati
 
     add       a + c
     push      a + gate * coefficient @ W_S,  the smallest move that brings W a + b to its target
-    scale     a * s            on chosen coordinates
-    clamp     min(max(a, lo), hi)  on chosen coordinates
+    scale     a + strength * (s - 1) a  on chosen coordinates
+    clamp     a + strength * (min(max(a, lo), hi) - a)  on chosen coordinates
     project   a - strength * (a v^T) v
     gradient  a + step * d scorer(a) / d a
 """
@@ -118,6 +118,38 @@ class Edit:
         for name, tensor in self.tensors.items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise EditError(f"{name} of the {self.kind} edit at {self.site} is not finite.")
+        self._check_shapes()
+        if self.kind != "push" and (self.hold or self.low is not None or self.high is not None):
+            raise EditError(f"hold, low and high belong to push edits, not to {self.kind}.")
+
+    def _check_shapes(self) -> None:
+        t = self.tensors
+        if self.kind in ("add", "project"):
+            fits, rule = t["vector"].ndim == 1, "vector (width,)"
+        elif self.kind == "push":
+            k = t["weight"].shape[:1]
+            fits = t["weight"].ndim == 2 and t["weight"].shape == t["direction"].shape
+            fits = fits and t["bias"].shape == k and t["target"].shape == k
+            rule = "weight and direction (k, width), bias and target (k,)"
+        elif self.kind == "gradient":
+            h = t["w1"].shape[:1]
+            fits = t["w1"].ndim == 2 and t["b1"].shape == h and t["w2"].shape == h
+            rule = "w1 (h, width), b1 and w2 (h,)"
+        else:
+            index = t["index"]
+            fits = index.ndim == 1 and not index.is_floating_point()
+            fits = fits and all(tensor.shape == index.shape for tensor in t.values())
+            rule = f"{', '.join(t)}, all (n,), index of integers"
+        if not fits:
+            shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in t.items())
+            raise EditError(f"A {self.kind} edit needs {rule}; at {self.site} came {shapes}.")
+        if self.kind == "clamp" and (t["low"] > t["high"]).any():
+            raise EditError(f"The clamp edit at {self.site} has a low above its high.")
+        if self.kind == "project" and abs(float(t["vector"].float().norm()) - 1) > 1e-2:
+            raise EditError(
+                f"The project edit at {self.site} needs a vector of norm 1, "
+                f"got {float(t['vector'].float().norm()):.3g}; divide it by its norm."
+            )
 
     def scaled(self, strength: float) -> Edit:
         """The same edit, `strength` times as strong."""

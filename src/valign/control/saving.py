@@ -68,10 +68,17 @@ def save(control: Control, path: str | Path) -> Path:
     else:
         raise ControlFileError(f"Controls of kind {control.kind} cannot be saved.")
     copies = {name: tensor.clone() for name, tensor in tensors.items()}  # no shared storage
+    try:
+        header = json.dumps(head, sort_keys=True)
+    except TypeError as error:
+        raise ControlFileError(
+            f"The control's provenance cannot be written as JSON: {error}. "
+            "Put plain numbers, strings, lists and mappings into it."
+        ) from None
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
     os.close(handle)
     try:
-        save_file(copies, temporary, metadata={"valign": json.dumps(head, sort_keys=True)})
+        save_file(copies, temporary, metadata={"valign": header})
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     finally:
@@ -106,7 +113,9 @@ def load(path: str | Path) -> Control:
         )
     try:
         return _rebuild(head, tensors)
-    except (KeyError, TypeError, IndexError) as error:
+    except ControlFileError:
+        raise
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, ValignError) as error:
         raise ControlFileError(f"{path} is damaged: {type(error).__name__}: {error}") from None
 
 

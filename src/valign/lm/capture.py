@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from valign.control.edit import Site
+from valign.lm.errors import NotAppliedError
 from valign.lm.hooks import hooked
 from valign.lm.host import HostModel
 from valign.lm.render import Prompt
@@ -39,6 +40,7 @@ def capture(
     Raises:
         UnsupportedSiteError: the family lacks a site.
         PromptTooLongError: an example that does not fit the context.
+        NotAppliedError: the model never ran a site.
     """
     rows, heads = [], []
     for prompt, text in examples:
@@ -51,7 +53,9 @@ def capture(
         heads.append(head)
     lm.check_length(rows)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    body = getattr(lm.model, lm.model.base_model_prefix, lm.model)  # no vocabulary projection
+    body = lm.model
+    if all(site.kind != "logits" for site in sites):  # spare the vocabulary projection
+        body = getattr(lm.model, lm.model.base_model_prefix, lm.model)
     for begin in range(0, len(order), batch_size):
         batch = order[begin : begin + batch_size]
         ids, mask = pad_right([rows[i] for i in batch], lm)
@@ -61,6 +65,11 @@ def capture(
         readers = [(s, _reader(found, s, starts, ends, positions == "mean")) for s in sites]
         with torch.no_grad(), hooked(lm.layout, readers):
             body(input_ids=ids, attention_mask=mask, use_cache=False)
+        if missing := [str(site) for site in sites if site not in found]:
+            raise NotAppliedError(
+                f"{lm.name} never ran {', '.join(missing)}, so nothing could be read there. "
+                "Pass layout=LayoutNames(...) if they were found wrongly."
+            )
         yield batch, found
 
 
@@ -76,8 +85,8 @@ def _reader(
         if mean:
             columns = torch.arange(a.shape[1], device=a.device)
             inside = (columns >= first[:, None]) & (columns < end[:, None])
-            weights = inside.to(a.dtype) / inside.sum(1, keepdim=True).clamp_min(1)
-            picked = torch.einsum("bt,btw->bw", weights, a)
+            weights = inside.float() / inside.sum(1, keepdim=True).clamp_min(1)
+            picked = torch.bmm(weights[:, None, :], a.float())[:, 0]
         else:
             picked = a[torch.arange(len(a), device=a.device), end - 1]
         found[site] = picked.float().cpu()

@@ -58,7 +58,7 @@ class DoseMeter:
         if not kept:
             raise DoseError(f"{lm.name} answers nothing to the dose prompts; use other prompts.")
         self.prompts = [prompts[i] for i in kept]
-        self.answers = [said.texts[i] for i in kept]
+        self.answers = [said.token_ids[i] for i in kept]
         self._unsteered = answer_distributions(
             lm, self.prompts, self.answers, batch_size=batch_size
         )
@@ -82,7 +82,8 @@ class DoseMeter:
         a bracket so that saturation cannot throw them off.
 
         Raises:
-            DoseError: the dose is not positive, or no strength up to 2^20 reaches it.
+            DoseError: the dose is not positive, or no strength up to 2^20 reaches it within the
+                tolerance.
         """
         if not dose > 0:
             raise DoseError(f"dose={dose}: a dose is a positive number of nats, for example 0.5.")
@@ -100,8 +101,8 @@ class DoseMeter:
             inside = low < guess < high
             if not inside:
                 guess = (low * high) ** 0.5 if low and high < float("inf") else (low + high) / 2
-            if low and high / low < 1 + 1e-4:
-                break
+            if low and high / low < 1 + 1e-5:
+                break  # the dose jumps here
             strength = guess
             if strength > 2**20:
                 raise DoseError(
@@ -109,10 +110,14 @@ class DoseMeter:
                     f"{measured.p95:.3g}): its edits hardly reach the output. Try other layers."
                 )
             measured = self.measure(control.scaled(strength))
-            if abs(measured.p95 - dose) < abs(best[1].p95 - dose):
+            if not abs(measured.p95 - dose) >= abs(best[1].p95 - dose):  # also leaves a NaN
                 best = (strength, measured)
-        else:
-            strength, measured = best
+        strength, measured = best
+        if not abs(measured.p95 - dose) <= tolerance * dose:
+            raise DoseError(
+                f"This {control.method} control cannot be set to {dose} nats: the nearest is "
+                f"{measured.p95:.3g}. Ask for that, widen `tolerance`, or measure on more prompts."
+            )
         scaled = control.scaled(strength)
         note = dict(asked=dose, p95=measured.p95, mean=measured.mean, strength=strength,
                     tokens=measured.tokens)  # fmt: skip

@@ -25,5 +25,9 @@ class NotAppliedError(ValignError, RuntimeError):
     """A control that was asked for and did not fire: nothing may run silently unsteered."""
 
 
+class NestedControlError(ValignError, RuntimeError):
+    """A control inside the `with` block of another one on the same model."""
+
+
 class DoseError(ValignError, ValueError):
     """A dose that cannot be reached."""

@@ -7,6 +7,8 @@ The model's forward, its cache and its chat template are transformers'.
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -72,10 +74,19 @@ def generate(
     Raises:
         PromptTooLongError: a prompt that leaves no room for the answer; before any token is made.
         UnsupportedSiteError: a control this model cannot run; before any token is made.
+        NestedControlError: the model already runs under a control.
     """
-    controls = _per_row(control, len(prompts))
-    seeds = [hash((seed, i)) & 0x7FFFFFFF for i in range(len(prompts))] if isinstance(seed, int) \
-        else list(seed)  # fmt: skip
+    if isinstance(prompts, str):
+        raise TypeError("`prompts` is a list; for one prompt write generate(lm, [prompt]).")
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens={max_new_tokens}: an answer has at least one token.")
+    controls = per_row(control, len(prompts))
+    if isinstance(seed, int):
+        seeds = [hash((seed, i)) & 0x7FFFFFFF for i in range(len(prompts))]
+    elif len(seed) == len(prompts):
+        seeds = list(seed)
+    else:
+        raise ValueError(f"{len(seed)} seeds were given for {len(prompts)} prompts.")
     rows = [
         lm.encode_prompt(p, c.instruction if isinstance(c, TextControl) else None)
         for p, c in zip(prompts, controls, strict=True)
@@ -108,30 +119,53 @@ def generate(
 def stream(
     lm: HostModel, prompt: Prompt, control: Control | None = None, **options: Any
 ) -> Iterator[str]:
-    """Answer one prompt piece by piece; the pieces joined are the answer of `generate`."""
-    import queue
-    import threading
+    """Answer one prompt piece by piece; the pieces joined are the answer of `generate`.
 
-    pieces: queue.Queue[str | BaseException | None] = queue.Queue()
+    A reader who stops early (closes the iterator) stops the generation at its next token.
+    """
+    pieces: queue.Queue[str | Generation | BaseException] = queue.Queue()
+    left = threading.Event()
+
+    def put(row: int, text: str) -> None:
+        if left.is_set():
+            raise _ReaderLeft
+        pieces.put(text)
 
     def work() -> None:
         try:
-            generate(lm, [prompt], control, on_token=lambda _, text: pieces.put(text), **options)
-            pieces.put(None)
+            pieces.put(generate(lm, [prompt], control, on_token=put, **options))
         except BaseException as error:
             pieces.put(error)
 
-    threading.Thread(target=work, daemon=True).start()
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
     said = ""
-    while (piece := pieces.get()) is not None:
-        if isinstance(piece, BaseException):
-            raise piece
-        if piece.startswith(said) and not piece.endswith("\ufffd"):  # wait for whole characters
-            yield piece[len(said) :]
-            said = piece
+    try:
+        while not isinstance(piece := pieces.get(), Generation):
+            if isinstance(piece, BaseException):
+                raise piece
+            # Wait for whole characters, and for spaces that a later token may swallow.
+            if piece.startswith(said) and not piece.endswith("\ufffd") and piece != said:
+                yield piece[len(said) :]
+                said = piece
+        rest = piece.texts[0].removeprefix(said)
+        if rest and piece.texts[0] != said:
+            yield rest
+    finally:
+        left.set()
+        worker.join()
 
 
-def _per_row(control: Controls, n: int) -> list[Control | None]:
+class _ReaderLeft(Exception):
+    """Ends a generation whose stream nobody reads any more."""
+
+
+def per_row(control: Controls, n: int) -> list[Control | None]:
+    """One control (or None) per row.
+
+    Raises:
+        UnsupportedSiteError: a list of another length.
+    """
     if control is None or isinstance(control, Control):
         return [control] * n
     if len(control) != n:
@@ -192,20 +226,24 @@ class _Decoder:
                 out = lm.model(**inputs)
                 cache = out.past_key_values
                 logits = out.logits[:, -1]
-                if step == 0 and not torch.isfinite(logits).all():
+                chosen = sampler(logits, step)
+                if not torch.isfinite(logits.gather(1, chosen[:, None])).all():
                     raise ModelLoadError(
                         f"{lm.name} gave logits that are not finite. The checkpoint is broken, "
                         "or the control is far too strong for its number type."
                     )
-                chosen = sampler(logits, step)
                 ids = chosen[:, None].to(lm.device)
                 self._note(chosen.tolist(), said, ended)
                 if all(ended):
                     break
             receipts = session.receipts() if session.ran else [Receipt()] * len(rows)
+        # Rows that ended before the batch did were fed on; those steps are not theirs.
+        idle = [step + 1 - len(t) - done for t, done in zip(said, ended, strict=True)]
         return [
-            (tokens, self._receipt(receipt, control, tokens, done), done)
-            for tokens, receipt, control, done in zip(said, receipts, controls, ended, strict=True)
+            (tokens, self._receipt(receipt, control, unused), done)
+            for tokens, receipt, control, unused, done in zip(
+                said, receipts, controls, idle, ended, strict=True
+            )
         ]
 
     def _note(self, chosen: list[int], said: list[list[int]], ended: list[bool]) -> None:
@@ -221,14 +259,9 @@ class _Decoder:
                 self.on_token(self.numbers[number], text)
 
     @staticmethod
-    def _receipt(
-        receipt: Receipt, control: Control | None, tokens: list[int], done: bool
-    ) -> Receipt:
-        """Count only positions that belong to this row's answer, not the batch's idle steps."""
+    def _receipt(receipt: Receipt, control: Control | None, idle: int) -> Receipt:
         if isinstance(control, TextControl):
             return Receipt(method=control.method, instruction=control.instruction)
         if not receipt.sites:
             return receipt
-        # The last prompt token makes the first answer token, and so on.
-        own = len(tokens) + (1 if done else 0)
-        return replace(receipt, tokens=min(receipt.tokens, own) if receipt.tokens else 0)
+        return replace(receipt, tokens=receipt.tokens - idle)

@@ -33,6 +33,7 @@ class HostModel:
         model, tokenizer: as given.
         layout: where the sites are.
         name: folder or Hub name, for results.
+        session: the `valign.lm.steer.Session` that is on, or None.
         memo: things derived from this model and a corpus, kept so that ten targets cost one
             capture; keyed by ("what", corpus fingerprint, ...).
     """
@@ -50,6 +51,7 @@ class HostModel:
         self.name = name or str(getattr(model, "name_or_path", "") or type(model).__name__)
         self.layout: Layout = find_layout(model, layout)
         self.memo: dict[tuple[Any, ...], Any] = {}
+        self.session: Any = None
 
     @classmethod
     def load(
@@ -74,26 +76,30 @@ class HostModel:
             LayoutError: the decoder blocks were not found.
         """
         source = str(name_or_path)
+        if source.startswith("~"):
+            source = str(Path(source).expanduser())
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if dtype == "auto" and device == "cpu":
             dtype = torch.float32
         folder = Path(source)
-        if folder.exists() and not (folder / "config.json").is_file():
+        known = ("config.json", "adapter_config.json")
+        if folder.exists() and not any((folder / name).is_file() for name in known):
             raise ModelLoadError(
                 f"{source} is no model folder: it has no config.json. Expected a folder written "
                 "by save_pretrained."
             )
-        if source.startswith((".", "/", "~")) and not folder.exists():
+        if source.startswith((".", "/")) and not folder.exists():
             raise ModelLoadError(f"No such model folder: {source}")
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
             mapped = isinstance(device, dict) or device == "auto"  # needs accelerate
-            model = AutoModelForCausalLM.from_pretrained(
+            model, report = AutoModelForCausalLM.from_pretrained(
                 source,
                 dtype=dtype,
                 device_map=device if mapped else None,
                 trust_remote_code=trust_remote_code,
+                output_loading_info=True,
             )
             if not mapped:
                 model = model.to(device)
@@ -104,8 +110,15 @@ class HostModel:
                 "Expected a folder written by save_pretrained (config.json, *.safetensors, "
                 "tokenizer), or a Hub name and a connection to the Hub."
             ) from error
+        if report["missing_keys"]:
+            raise ModelLoadError(
+                f"{source} lacks weights, among them {sorted(report['missing_keys'])[0]}; they "
+                "would be random. Expected the checkpoint of a whole causal LM."
+            )
         for parameter_name, parameter in model.named_parameters():
-            if parameter.is_floating_point() and not torch.isfinite(parameter).all():
+            if parameter.is_meta or not parameter.is_floating_point() or parameter.itemsize < 2:
+                continue  # kept elsewhere by a device map, or quantised
+            if not torch.isfinite(parameter).all():
                 raise ModelLoadError(
                     f"{source} holds weights that are not finite, first in {parameter_name}. "
                     "The checkpoint is broken; download or save it again."
@@ -155,17 +168,33 @@ class HostModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change when the weights or the shape of the model change."""
+        """16 hex digits that change when the weights or the shape of the model change.
+
+        Each parameter counts with its first numbers and the exact integer sum of its bits, the
+        same on every device; weights that a device map keeps on disk count with their shape.
+        """
         digest = hashlib.sha256(type(self.model).__name__.encode())
+        bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
         for name, parameter in self.model.named_parameters():
-            head = parameter.detach().reshape(-1)[:256].float().cpu().numpy().tobytes()
-            digest.update(f"{name}{tuple(parameter.shape)}".encode() + head)
+            digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
+            if parameter.is_meta:
+                continue
+            numbers = parameter.detach().contiguous().view(bits[parameter.itemsize]).reshape(-1)
+            digest.update(numbers[:256].cpu().numpy().tobytes())
+            digest.update(str(int(numbers.sum(dtype=torch.int64))).encode())
         return digest.hexdigest()[:16]
 
     @cached_property
-    def accepts(self) -> frozenset[str]:
-        """Names of the arguments of the model's forward."""
-        return frozenset(inspect.signature(self.model.forward).parameters)
+    def entries(self) -> tuple[torch.nn.Module, ...]:
+        """The modules through which a forward pass can begin: adapters wrap a model of their own,
+        and their `generate` goes straight to it."""
+        inner = getattr(self.model, "get_base_model", None)
+        return (self.model,) if inner is None else (self.model, inner())
+
+    @cached_property
+    def accepts(self) -> tuple[str, ...]:
+        """Names of the arguments of the model's forward, in order."""
+        return tuple(inspect.signature(self.entries[-1].forward).parameters)
 
     def sites(self, kind: str) -> tuple[Site, ...]:
         """All sites of one kind; see `Layout.sites`."""

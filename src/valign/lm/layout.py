@@ -163,10 +163,16 @@ def _is_attention(name: str) -> bool:
 def _last_projection(block: nn.Module, width: int, *, attention: bool) -> nn.Module | None:
     """Last linear map onto the residual width inside (or outside) the block's attention."""
     found: list[tuple[str, nn.Module]] = []
+    linear: list[str] = []
     for name, module in block.named_modules():
-        inside = any(_is_attention(part) for part in name.split("."))
+        if any(name.startswith(f"{outer}.") for outer in linear):
+            continue  # what an adapter or a quantiser keeps inside a linear map
         shape = _linear_shape(module, strict=False)
-        if inside == attention and shape is not None and shape[1] == width:
+        if shape is None:
+            continue
+        linear.append(name)
+        inside = any(_is_attention(part) for part in name.split("."))
+        if inside == attention and shape[1] == width:
             found.append((name, module))
     if not found or (not attention and any("expert" in name for name, _ in block.named_modules())):
         return None

@@ -8,6 +8,7 @@ activation can miss), so no row ever branches. If all rows share one control not
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -16,27 +17,49 @@ from valign.control.edit import Edit
 Step = Callable[["Positions", torch.Tensor], torch.Tensor]
 
 
+@dataclass(frozen=True, eq=False)
 class Positions:
     """Which positions of the current forward pass the edits may touch.
 
     Attributes:
-        mask: (batch, tokens, 1) in {0, 1} for scope `generation`, or None when the scope covers
+        mask: (batch, tokens, 1) bool for scope `generation`, or None when the scope covers
             everything that is in this pass (every decoding step).
         valid: (batch, tokens, 1) marks tokens that are not padding, or None when all are valid.
         start: (batch,) column of the last prompt token, or None in decoding steps.
+        first: no edit touches a column before this one.
     """
 
-    def __init__(
-        self,
-        mask: torch.Tensor | None = None,
-        valid: torch.Tensor | None = None,
-        start: torch.Tensor | None = None,
-    ):
-        self.mask, self.valid, self.start = mask, valid, start
+    mask: torch.Tensor | None = None
+    valid: torch.Tensor | None = None
+    start: torch.Tensor | None = None
+    first: int = 0
 
     def of(self, scope: str) -> torch.Tensor | None:
         """Mask of a scope, None for 'everywhere'."""
         return self.mask if scope == "generation" else self.valid
+
+    def to(self, device: torch.device) -> Positions:
+        """The same positions on the device of a model's part."""
+        if self.start is None or self.start.device == device:
+            return self
+        valid = None if self.valid is None else self.valid.to(device)
+        return Positions(self.mask.to(device), valid, self.start.to(device), self.first)
+
+    def tail(self, length: int) -> Positions:
+        """Positions of the last `length` columns (the head may be asked for those only)."""
+        cut = self.mask.shape[1] - length
+        if not cut:
+            return self
+        return Positions(
+            mask=self.mask[:, cut:],
+            valid=None if self.valid is None else self.valid[:, cut:],
+            start=(self.start - cut).clamp_min(0),
+            first=max(self.first - cut, 0),
+        )
+
+
+EVERYWHERE = Positions()
+"""A decoding step: every token of the pass belongs to an answer."""
 
 
 def compile_site(
@@ -80,8 +103,27 @@ def _stack(
     return torch.stack(parts)
 
 
+def _strengths(rows, device, dtype) -> torch.Tensor:
+    """(batch, 1, 1), 0 for rows without an edit."""
+    strengths = [0.0 if edit is None else edit.strength for edit in rows]
+    return torch.tensor(strengths, device=device, dtype=dtype)[:, None, None]
+
+
+def _padded(read: Callable[[Edit], torch.Tensor], size: int, fill: float = 0.0):
+    """A reader that fills the first dimension up to `size`."""
+
+    def padded(edit: Edit) -> torch.Tensor:
+        tensor = read(edit).float()
+        missing = size - tensor.shape[0]
+        if not missing:
+            return tensor
+        return torch.cat([tensor, tensor.new_full((missing, *tensor.shape[1:]), fill)])
+
+    return padded
+
+
 def _blend(a: torch.Tensor, changed: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    return changed if mask is None else torch.where(mask.bool(), changed, a)
+    return changed if mask is None else torch.where(mask, changed, a)
 
 
 def _add(rows, scope, hold, device, dtype) -> Step:
@@ -91,7 +133,7 @@ def _add(rows, scope, hold, device, dtype) -> Step:
 
     def step(at: Positions, a: torch.Tensor) -> torch.Tensor:
         mask = at.of(scope)
-        return a + vector if mask is None else a + vector * mask.to(a.dtype)
+        return a + vector if mask is None else torch.where(mask, a + vector, a)
 
     return step
 
@@ -109,20 +151,13 @@ class _Push:
         f32 = torch.float32
 
         def padded(name: str, fill: float = 0.0) -> torch.Tensor:
-            def read(edit: Edit) -> torch.Tensor:
-                tensor = edit.tensors[name].float()
-                missing = k - tensor.shape[0]
-                if not missing:
-                    return tensor
-                return torch.cat([tensor, tensor.new_full((missing, *tensor.shape[1:]), fill)])
-
+            read = _padded(lambda edit: edit.tensors[name], k, fill)
             return _stack(rows, read, lambda t: torch.full_like(t, fill), device, f32)
 
         self.scope, self.hold = scope, hold
         self.weight_t = padded("weight").transpose(1, 2).contiguous()  # (B, width, k)
         self.gap = (padded("target", -torch.inf) - padded("bias"))[:, None, :]  # (B, 1, k)
-        strength = [0.0 if e is None else e.strength for e in rows]
-        self.direction = padded("direction") * torch.tensor(strength, device=device)[:, None, None]
+        self.direction = padded("direction") * _strengths(rows, device, f32)
         self.low = self._limit(rows, "low", -torch.inf, device)
         self.high = self._limit(rows, "high", torch.inf, device)
         self.held: torch.Tensor | None = None
@@ -145,26 +180,28 @@ class _Push:
         x = a.float()
         if self.hold:
             if at.start is not None:
-                last = x[torch.arange(len(x), device=x.device), at.start.to(x.device)][:, None, :]
-                self.held = self._move(last)
-            move = self.held
-            if move is None:
+                last = x[torch.arange(len(x), device=x.device), at.start][:, None, :]
+                self.held = self._moved(last) - last
+            if self.held is None:
                 raise RuntimeError("a held push met a decoding step before it saw a prompt")
+            changed = x + self.held
         else:
-            move = self._move(x)
-        changed = x + move
+            changed = self._moved(x)
         if self.low is not None or self.high is not None:
             low = x if self.low is None else torch.minimum(x, self.low)
             high = x if self.high is None else torch.maximum(x, self.high)
-            still = move == 0  # coordinates outside the edit stay bit for bit
             limited = torch.minimum(torch.maximum(changed, low), high)
-            changed = torch.where(still, x, limited)
-        mask = at.of(self.scope)
-        return _blend(a, changed.to(a.dtype), mask)
+            # Coordinates outside the edit stay bit for bit.
+            changed = torch.where(changed == x, x, limited)
+        return _blend(a, changed.to(a.dtype), at.of(self.scope))
 
-    def _move(self, x: torch.Tensor) -> torch.Tensor:
-        short = torch.relu(self.gap - x @ self.weight_t)
-        return short @ self.direction
+    def _moved(self, x: torch.Tensor) -> torch.Tensor:
+        if len(self.gap) == 1:  # all rows alike: one plain matrix product, nothing is repeated
+            flat = x.reshape(-1, x.shape[-1])
+            short = torch.addmm(self.gap[0], flat, self.weight_t[0], alpha=-1).relu_()
+            return torch.addmm(flat, short, self.direction[0]).view(x.shape)
+        short = torch.baddbmm(self.gap, x, self.weight_t, alpha=-1).relu_()
+        return torch.baddbmm(x, short, self.direction)
 
 
 def _scale(rows, scope, hold, device, dtype) -> Step:
@@ -179,9 +216,14 @@ def _scale(rows, scope, hold, device, dtype) -> Step:
 def _clamp(rows, scope, hold, device, dtype) -> Step:
     low = _dense(rows, "low", -torch.inf, device, dtype)
     high = _dense(rows, "high", torch.inf, device, dtype)
+    full = all(edit is None or edit.strength == 1 for edit in rows)
+    strength = _strengths(rows, device, dtype)
 
     def step(at: Positions, a: torch.Tensor) -> torch.Tensor:
-        return _blend(a, torch.minimum(torch.maximum(a, low(a)), high(a)), at.of(scope))
+        inside = torch.minimum(torch.maximum(a, low(a)), high(a))
+        if not full:
+            inside = a + strength * (inside - a)
+        return _blend(a, inside, at.of(scope))
 
     return step
 
@@ -209,9 +251,7 @@ def _project(rows, scope, hold, device, dtype) -> Step:
     vector = _stack(rows, lambda e: e.tensors["vector"], torch.zeros_like, device, dtype)[
         :, :, None
     ]
-    strength = torch.tensor(
-        [0.0 if e is None else e.strength for e in rows], device=device, dtype=dtype
-    )[:, None, None]
+    strength = _strengths(rows, device, dtype)
 
     def step(at: Positions, a: torch.Tensor) -> torch.Tensor:
         along = a @ vector  # (B, T, 1)
@@ -222,12 +262,14 @@ def _project(rows, scope, hold, device, dtype) -> Step:
 
 def _gradient(rows, scope, hold, device, dtype) -> Step:
     """Ascent on w2 . gelu(w1 a + b1), gradient in closed form (no autograd while decoding)."""
-    f32 = torch.float32
-    w1 = _stack(rows, lambda e: e.tensors["w1"], torch.zeros_like, device, f32)
-    b1 = _stack(rows, lambda e: e.tensors["b1"], torch.zeros_like, device, f32)[:, None, :]
-    w2 = _stack(rows, lambda e: e.tensors["w2"] * e.strength, torch.zeros_like, device, f32)[
-        :, None, :
-    ]
+    h = max(len(edit.tensors["b1"]) for edit in rows if edit is not None)
+
+    def stacked(read: Callable[[Edit], torch.Tensor]) -> torch.Tensor:
+        return _stack(rows, _padded(read, h), torch.zeros_like, device, torch.float32)
+
+    w1 = stacked(lambda e: e.tensors["w1"])
+    b1 = stacked(lambda e: e.tensors["b1"])[:, None, :]
+    w2 = stacked(lambda e: e.tensors["w2"] * e.strength)[:, None, :]
 
     def step(at: Positions, a: torch.Tensor) -> torch.Tensor:
         z = a.float() @ w1.transpose(1, 2) + b1

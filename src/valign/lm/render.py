@@ -33,11 +33,14 @@ def render(
         else:
             with_system = [dict(role="system", content=instruction), *messages]
         try:
-            return _apply(tokenizer, with_system)
-        except TemplateError:  # the template knows no system role (Gemma's raises)
-            first = dict(messages[0])
-            first["content"] = f"{instruction}\n\n{first['content']}"
-            messages = [first, *messages[1:]]
+            text = _apply(tokenizer, with_system)
+            if instruction.strip() in text:
+                return text
+        except TemplateError:  # the template refuses a system role (Gemma's), others drop it
+            pass
+        first = dict(messages[0])
+        first["content"] = f"{instruction}\n\n{first['content']}"
+        messages = [first, *messages[1:]]
     return _apply(tokenizer, messages)
 
 

@@ -42,11 +42,11 @@ class Sampler:
         if not self.temperature:
             return logits.argmax(dim=-1)
         p = torch.softmax(logits.double() / self.temperature, dim=-1)
-        p, order = p.sort(dim=-1, descending=True, stable=True)
-        total = p.cumsum(dim=-1)
+        order = None
         if self.top_p < 1:
-            p = torch.where(total - p < self.top_p, p, 0.0)
-            total = p.cumsum(dim=-1)
+            p, order = p.sort(dim=-1, descending=True, stable=True)
+            p = torch.where(p.cumsum(dim=-1) - p < self.top_p, p, 0.0)
+        total = p.cumsum(dim=-1)
         u = self._uniform[:, step, None].to(total) * total[:, -1:]
         place = torch.searchsorted(total, u, right=True).clamp_max(p.shape[-1] - 1)
-        return order.gather(1, place)[:, 0]
+        return (place if order is None else order.gather(1, place))[:, 0]

@@ -8,35 +8,38 @@ from typing import Any, TypeVar
 import torch
 
 from valign.control.control import Control, TextControl
-from valign.lm.generate import _per_row
+from valign.lm.generate import per_row
 from valign.lm.host import HostModel
 from valign.lm.render import Prompt, encode
 from valign.lm.steer import Controls, Session
 
 T = TypeVar("T")
+Answer = str | Sequence[int]
+"""A text, or the tokens that a generation returned (a text need not split into them again)."""
 
 
 def _answer_logits(
     lm: HostModel,
     prompts: Sequence[Prompt | None],
-    answers: Sequence[str],
+    answers: Sequence[Answer],
     control: Controls,
     reduce: Callable[[int, torch.Tensor, torch.Tensor], T],
     batch_size: int,
 ) -> list[T]:
     """Run rows right-padded and hand `reduce` (row, logits (t, vocabulary), targets (t,))."""
-    controls = _per_row(control, len(answers))
+    controls = per_row(control, len(answers))
     heads, rows = [], []
     for prompt, answer, c in zip(prompts, answers, controls, strict=True):
-        if prompt is None:
-            ids, head = lm.encode_example(None, answer)
-            heads.append(max(head, 1))  # a first token has no prediction
-        else:
-            instruction = c.instruction if isinstance(c, TextControl) else None
-            before = lm.encode_prompt(prompt, instruction)
-            ids = before + encode(lm.tokenizer, answer, templated=True)
-            heads.append(len(before))
-        rows.append(ids)
+        said = (
+            encode(lm.tokenizer, answer, templated=prompt is not None)
+            if isinstance(answer, str)
+            else list(answer)
+        )
+        instruction = c.instruction if isinstance(c, TextControl) else None
+        before = said[:1] if prompt is None else lm.encode_prompt(prompt, instruction)
+        lm.check_length([before])
+        rows.append(said if prompt is None else before + said)
+        heads.append(len(before))  # the first token of a bare text has no prediction
     lm.check_length(rows)
     found: list[T | None] = [None] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
@@ -47,10 +50,16 @@ def _answer_logits(
             None if isinstance(controls[i], TextControl) else controls[i] for i in batch
         ]
         one: Any = acting[0] if all(c is acting[0] for c in acting) else acting
+        inputs: dict[str, Any] = dict(input_ids=ids, attention_mask=mask, use_cache=False)
+        skipped = min(heads[i] for i in batch) - 1
+        if "logits_to_keep" in lm.accepts:  # no vocabulary projection for the prompts
+            inputs["logits_to_keep"] = ids.shape[1] - skipped
         with torch.no_grad(), Session(lm, one, prompt_lengths=[heads[i] for i in batch]):
-            logits = lm.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            logits = lm.model(**inputs).logits
+        if logits.shape[1] == ids.shape[1]:
+            logits = logits[:, skipped:]
         for number, i in enumerate(batch):
-            span = slice(heads[i] - 1, len(rows[i]) - 1)
+            span = slice(heads[i] - 1 - skipped, len(rows[i]) - 1 - skipped)
             targets = ids[number, heads[i] : len(rows[i])]
             found[i] = reduce(i, logits[number, span].float(), targets)
     return found  # type: ignore[return-value]
@@ -70,7 +79,7 @@ def pad_right(rows: Sequence[Sequence[int]], lm: HostModel) -> tuple[torch.Tenso
 def token_logprobs(
     lm: HostModel,
     prompts: Sequence[Prompt | None],
-    answers: Sequence[str],
+    answers: Sequence[Answer],
     control: Controls = None,
     *,
     batch_size: int = 32,
@@ -87,7 +96,7 @@ def token_logprobs(
 def answer_distributions(
     lm: HostModel,
     prompts: Sequence[Prompt | None],
-    answers: Sequence[str],
+    answers: Sequence[Answer],
     control: Controls = None,
     *,
     batch_size: int = 32,
@@ -101,7 +110,7 @@ def answer_distributions(
 def token_kl(
     lm: HostModel,
     prompts: Sequence[Prompt | None],
-    answers: Sequence[str],
+    answers: Sequence[Answer],
     control: Controls,
     unsteered: Sequence[torch.Tensor],
     *,

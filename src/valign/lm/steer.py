@@ -6,13 +6,12 @@ The same session serves valign's own generation and people who call the model th
         model.generate(**inputs)
 
 A pre-hook on the model reads each forward pass: the first one of a prompt (no cache yet) decides
-the gates, finds each row's last prompt token under left or right padding and compiles the edits;
-later ones reuse what was compiled.
+the gates and finds each row's last prompt token under left or right padding; the edits are
+compiled at the first activation they meet, and later passes reuse them.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -20,11 +19,12 @@ from typing import Any
 import torch
 
 from valign.control.control import Control, EditsControl
-from valign.control.edit import Edit, Site
-from valign.lm.errors import NotAppliedError, UnsupportedSiteError
-from valign.lm.hooks import hook_site, hooked
+from valign.control.edit import Site
+from valign.lm.errors import NestedControlError, NotAppliedError, UnsupportedSiteError
+from valign.lm.gates import read_gates
+from valign.lm.hooks import hook_site
 from valign.lm.host import HostModel
-from valign.lm.program import Positions, Step, compile_site
+from valign.lm.program import EVERYWHERE, Positions, Step, compile_site
 from valign.lm.receipt import Receipt
 
 Controls = Control | Sequence[Control | None] | None
@@ -34,8 +34,15 @@ def check_edits(lm: HostModel, control: EditsControl) -> None:
     """Refuse a control this model cannot run, before any token is made.
 
     Raises:
-        UnsupportedSiteError: a site the family lacks, or a width that does not fit the model.
+        UnsupportedSiteError: no edits, a site the family lacks, or one that does not fit it.
     """
+    if not control.edits:
+        raise UnsupportedSiteError(
+            f"The {control.method} control holds no edits and would change nothing. "
+            "For an unsteered run pass control=None."
+        )
+    made_on = control.provenance.get("model", "unknown")
+    advice = f"The control was fitted on another model ({made_on}); fit it on {lm.name}."
     for edit in control.edits:
         width = lm.site_width(edit.site)
         for name in ("vector", "weight", "direction", "w1"):
@@ -43,9 +50,23 @@ def check_edits(lm: HostModel, control: EditsControl) -> None:
             if tensor is not None and tensor.shape[-1] != width:
                 raise UnsupportedSiteError(
                     f"The {edit.kind} edit at {edit.site} is {tensor.shape[-1]} wide, the model "
-                    f"{lm.name} has {width} there. The control was fitted on another model "
-                    f"({control.provenance.get('model', 'unknown')}); fit it on this one."
+                    f"has {width} there. {advice}"
                 )
+        index = edit.tensors.get("index")
+        far = [] if index is None else [int(i) for i in index if not 0 <= i < width]
+        if far:
+            raise UnsupportedSiteError(
+                f"The {edit.kind} edit at {edit.site} names coordinate {far[0]}, the model has 0 "
+                f"to {width - 1} there. {advice}"
+            )
+    for site, (weight, _) in (control.gate.weights if control.gate else {}).items():
+        if site.kind == "logits":
+            raise UnsupportedSiteError("A gate reads hidden sites, not the logits; use resid:l.")
+        if weight.shape != (lm.site_width(site),):
+            raise UnsupportedSiteError(
+                f"The gate at {site} is {tuple(weight.shape)}, the model has "
+                f"({lm.site_width(site)},) there. {advice}"
+            )
 
 
 class Session:
@@ -61,7 +82,9 @@ class Session:
 
     Raises:
         UnsupportedSiteError: a control of another kind, or one that does not fit the model.
-        NotAppliedError: on leaving, if an edit was asked for and never fired.
+        NestedControlError: on entering, if the model is already in a session.
+        NotAppliedError: on leaving, if an edit was asked for and never fired; in a forward pass,
+            if the prompt was read before the session began.
     """
 
     def __init__(
@@ -77,36 +100,55 @@ class Session:
                     "Pass it to `valign.lm.generate`, which runs every kind."
                 )
         self._rows: list[EditsControl | None] = rows  # type: ignore[assignment]
-        for chosen in {id(row): row for row in self._rows if row is not None}.values():
+        acting = {id(row): row for row in self._rows if row is not None}.values()
+        for chosen in acting:
             check_edits(lm, chosen)
+        edits = [edit for row in acting for edit in row.edits]
+        self._sites = sorted({edit.site for edit in edits})
+        # Anything that must know where the prompt ends.
+        self._needs_start = any(e.scope == "generation" or e.hold for e in edits) or any(
+            row.gate is not None for row in acting
+        )
         self._lengths = prompt_lengths
-        self._sites = sorted({e.site for row in self._rows if row is not None for e in row.edits})
-        self._programs: dict[Site, list[Step]] = {}
-        self._at = Positions()
+        self._at: Positions | None = None  # None outside a forward pass of the model
+        self._expanded: list[EditsControl | None] = []
         self._gates: list[bool | None] = []
-        self._fired: dict[Site, int] = dict.fromkeys(self._sites, 0)
+        self._programs: dict[Site, list[Step]] = {}
+        self._fired: set[Site] = set()
         self._passes = 0
-        self._touched: torch.Tensor | None = None
+        self._prompt_touched: list[int] = []
+        self._later = 0
         self._sizes: dict[Site, torch.Tensor] = {}
+        self._uncached: tuple[torch.Tensor, torch.Tensor] | None = None  # ids, start
         self._reading_gates = False
         self._stack = ExitStack()
 
     def __enter__(self) -> Session:
-        if self._sites:
-            try:
-                handle = self._lm.model.register_forward_pre_hook(self._on_pass, with_kwargs=True)
-                self._stack.callback(handle.remove)
-                for site in self._sites:
-                    for handle in hook_site(self._lm.layout, site, self._changer(site)):
-                        self._stack.callback(handle.remove)
-            except BaseException:
-                self._stack.close()
-                raise
+        if self._lm.session is not None:
+            raise NestedControlError(
+                f"{self._lm.name} already runs under a control. Leave that `with` block (or let "
+                "that generation end) first; edits that should act together go into one control."
+            )
+        self._lm.session = self
+        self._stack.callback(setattr, self._lm, "session", None)
+        if not self._sites:
+            return self
+        try:
+            for entry in self._lm.entries:
+                before = entry.register_forward_pre_hook(self._on_pass, with_kwargs=True)
+                self._stack.callback(before.remove)
+                self._stack.callback(entry.register_forward_hook(self._on_end).remove)
+            for site in self._sites:
+                for handle in hook_site(self._lm.layout, site, self._changer(site)):
+                    self._stack.callback(handle.remove)
+        except BaseException:
+            self._stack.close()
+            raise
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         self._stack.close()
-        silent = [str(site) for site, count in self._fired.items() if not count]
+        silent = [str(site) for site in self._sites if site not in self._fired]
         if kind is None and self._passes and silent:
             raise NotAppliedError(
                 f"The control was on, but its edits at {', '.join(silent)} never ran: the model "
@@ -120,24 +162,20 @@ class Session:
 
     def receipts(self) -> list[Receipt]:
         """One receipt per row of the last batch."""
-        touched = [] if self._touched is None else self._touched.tolist()
+        sizes = {site: size.tolist() for site, size in self._sizes.items()}
         receipts = []
         for number, (row, gate) in enumerate(zip(self._expanded, self._gates, strict=True)):
             if row is None or gate is False:
                 receipts.append(Receipt(method=row.method if row else None, gate=gate))
                 continue
             sites = sorted({edit.site for edit in row.edits})
-            sizes = [
-                float(self._sizes[s][number if len(self._sizes[s]) > 1 else 0])
-                for s in sites
-                if s in self._sizes
-            ]
+            own = [sizes[site][number] for site in sites if site in sizes]
             receipts.append(
                 Receipt(
                     method=row.method,
                     sites=tuple(map(str, sites)),
-                    tokens=int(touched[number]),
-                    size=sum(sizes) / len(sizes) if sizes else 0.0,
+                    tokens=self._prompt_touched[number] + self._later,
+                    size=sum(own) / len(own) if own else 0.0,
                     gate=gate,
                 )
             )
@@ -148,155 +186,154 @@ class Session:
     def _on_pass(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._reading_gates:
             return
-        self._passes += 1
+        if args:
+            kwargs = {**dict(zip(self._lm.accepts, args, strict=False)), **kwargs}
         ids = kwargs.get("input_ids")
         if ids is None:
-            ids = args[0] if args else kwargs["inputs_embeds"]
+            ids = kwargs["inputs_embeds"]
         batch, length = ids.shape[:2]
         cache = kwargs.get("past_key_values")
-        if cache is not None and cache.get_seq_length() > 0:
-            self._at = Positions()
-            if self._touched is not None:
-                self._touched += length
-            return
-        self._begin(batch, length, ids.device, args, kwargs)
+        held = 0 if cache is None else int(cache.get_seq_length())
+        if held:
+            self._go_on(batch, length, held)
+        else:
+            self._begin(ids, batch, length, kwargs)
+        self._passes += 1
 
-    def _begin(
-        self,
-        batch: int,
-        length: int,
-        device: torch.device,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
+    def _on_end(self, module: Any, args: Any, output: Any) -> None:
+        self._at = None
+
+    def _go_on(self, batch: int, length: int, held: int) -> None:
+        if not self._passes:
+            raise NotAppliedError(
+                f"The cache already holds {held} tokens that were read without the control. "
+                "Give the model the whole prompt inside the `with` block."
+            )
+        if batch != len(self._expanded):
+            raise UnsupportedSiteError(
+                f"The prompt had {len(self._expanded)} rows, this pass has {batch}."
+            )
+        if length > 1 and self._needs_start:
+            raise UnsupportedSiteError(
+                f"The model got {length} tokens on top of {held} cached ones (chunked prompts, "
+                "assisted decoding, or a further turn): nothing says which of them are the prompt. "
+                "Give the whole prompt in one pass and one token at a time afterwards."
+            )
+        self._at = EVERYWHERE
+        self._later += length
+
+    def _begin(self, ids: torch.Tensor, batch: int, length: int, kwargs: dict[str, Any]) -> None:
         if not self._shared and len(self._rows) != batch:
             raise UnsupportedSiteError(
                 f"{len(self._rows)} controls were given for a batch of {batch} rows. "
                 "Give one control for all rows or one (or None) per row."
             )
-        self._expanded = self._rows * batch if self._shared else self._rows
-        mask = kwargs.get("attention_mask")
-        valid = torch.ones(batch, length, device=device) if mask is None else mask
-        if valid.ndim != 2:
+        if self._lengths is not None and len(self._lengths) != batch:
             raise UnsupportedSiteError(
-                f"An attention mask of {valid.ndim} dimensions hides where the rows end; pass "
-                "the usual (batch, tokens) mask."
+                f"{len(self._lengths)} prompt lengths were given for a batch of {batch} rows."
             )
+        mask = kwargs.get("attention_mask")
+        if mask is not None and not (isinstance(mask, torch.Tensor) and mask.ndim == 2):
+            raise UnsupportedSiteError(
+                "This attention mask hides where the rows end; pass the usual (batch, tokens) mask."
+            )
+        device = ids.device
+        valid = torch.ones(batch, length, device=device) if mask is None else mask.to(device)
         columns = torch.arange(length, device=device)
-        last = (valid * (columns + 1)).argmax(dim=1)
-        if self._lengths is None:
-            start = last
+        going_on = self._extends(ids, kwargs)
+        if going_on:
+            start = self._uncached[1]  # type: ignore[index]
+        elif self._lengths is None:
+            start = (valid * (columns + 1)).argmax(dim=1)
         else:
             first = (valid * (length - columns)).argmax(dim=1)
             start = first + torch.as_tensor(self._lengths, device=device) - 1
-        self._gates = self._read_gates(start, args, kwargs)
+        self._uncached = (ids, start) if kwargs.get("use_cache") is False else None
+        if not going_on:
+            self._expanded = self._rows * batch if self._shared else self._rows
+            self._programs = {}
+            self._reading_gates = True
+            try:
+                gates = [None if row is None else row.gate for row in self._expanded]
+                self._gates = read_gates(self._lm, gates, start, kwargs)
+            finally:
+                self._reading_gates = False
         after = (columns[None, :] >= start[:, None]) & valid.bool()
         padded = mask is not None and not bool(valid.all())
         self._at = Positions(
-            mask=after[:, :, None], valid=valid.bool()[:, :, None] if padded else None, start=start
+            mask=after[:, :, None],
+            valid=valid.bool()[:, :, None] if padded else None,
+            start=start,
+            first=int(start.min()) if self._only_answers else 0,
         )
-        self._touched = torch.zeros(batch, device=device, dtype=torch.long)
-        scopes = [{e.scope for e in row.edits} if row else set() for row in self._expanded]
-        everywhere = torch.tensor(["all" in s for s in scopes], device=device)
-        self._touched += torch.where(everywhere, valid.sum(1).long(), after.sum(1))
-        self._sizes = {}
-        self._compile()
-
-    def _active_rows(self) -> list[EditsControl | None]:
-        return [
-            None if gate is False else row
-            for row, gate in zip(self._expanded, self._gates, strict=True)
+        everywhere = [
+            row is not None and any(e.scope == "all" for e in row.edits) for row in self._expanded
         ]
+        counts = zip(everywhere, valid.sum(1).tolist(), after.sum(1).tolist(), strict=True)
+        self._prompt_touched = [int(whole if every else own) for every, whole, own in counts]
+        self._later = 0
+        self._sizes = {}
 
-    def _compile(self) -> None:
-        rows = self._active_rows()
-        alike = self._shared and len({row is None for row in rows}) == 1
-        kept = rows[:1] if alike else rows
-        at: dict[Site, list[list[Edit]]] = defaultdict(list)
-        for site in self._sites:
-            for row in kept:
-                at[site].append([] if row is None else [e for e in row.edits if e.site == site])
-        self._programs = {}
-        for site, edits in at.items():
-            if any(edits):
-                module = self._lm.layout.module(site)
-                weight = next(module.parameters())
-                dtype = weight.dtype if weight.dtype.is_floating_point else self._lm.dtype
-                self._programs[site] = compile_site(edits, weight.device, dtype)
-            else:
-                self._programs[site] = []
+    @property
+    def _only_answers(self) -> bool:
+        return all(e.scope == "generation" for row in self._rows if row for e in row.edits)
+
+    def _extends(self, ids: torch.Tensor, kwargs: dict[str, Any]) -> bool:
+        """Whether a pass without a cache is the next step of the same answers."""
+        cached = kwargs.get("use_cache") is not False
+        if cached or self._uncached is None or self._lengths is not None:
+            return False
+        before = self._uncached[0]
+        grown = (before.shape[0], before.shape[1] + 1)
+        return tuple(ids.shape[:2]) == grown and torch.equal(ids[:, :-1], before)
 
     def _changer(self, site: Site):
         def change(a: torch.Tensor) -> torch.Tensor | None:
             if self._reading_gates:
                 return None
-            self._fired[site] += 1
+            at = self._at
+            if at is None:
+                raise NotAppliedError(
+                    f"{site} ran outside a pass of the whole model. Under a control call "
+                    f"{type(self._lm.model).__name__} itself, not its parts."
+                )
+            self._fired.add(site)
             steps = self._programs.get(site)
+            if steps is None:
+                steps = self._programs[site] = self._compile(site, a)
             if not steps:
                 return None
-            at = self._at
-            # The head may be asked for the last positions only; the masks follow.
-            if at.start is not None and a.shape[1] != at.mask.shape[1]:
-                at = _tail(at, a.shape[1])
-            out = a
-            for step in steps:
-                out = step(at, out)
             if at.start is not None:
-                self._measure(site, a, out, at)
-            return out
+                return self._first_pass(site, steps, at, a)
+            for step in steps:
+                a = step(at, a)
+            return a
 
         return change
 
-    def _measure(self, site: Site, a: torch.Tensor, out: torch.Tensor, at: Positions) -> None:
+    def _compile(self, site: Site, a: torch.Tensor) -> list[Step]:
+        rows = [
+            [] if row is None or gate is False else [e for e in row.edits if e.site == site]
+            for row, gate in zip(self._expanded, self._gates, strict=True)
+        ]
+        if not any(rows):
+            return []
+        alike = all(row is self._expanded[0] for row in self._expanded) and all(map(bool, rows))
+        return compile_site(rows[:1] if alike else rows, a.device, a.dtype)
+
+    def _first_pass(
+        self, site: Site, steps: list[Step], at: Positions, a: torch.Tensor
+    ) -> torch.Tensor:
+        """The pass over the prompt: masks apply, and the size of the change is noted."""
+        at = at.tail(a.shape[1]).to(a.device)
+        head, before = a[:, : at.first], a[:, at.first :]
+        if at.first:  # nothing before the first answer position changes: leave it out of the sums
+            at = at.tail(before.shape[1])
+        out = before
+        for step in steps:
+            out = step(at, out)
         rows = torch.arange(len(a), device=a.device)
-        start = at.start.to(a.device)
-        before = a[rows, start].float()
-        moved = (out[rows, start].float() - before).norm(dim=-1)
-        self._sizes[site] = (moved / before.norm(dim=-1).clamp_min(1e-6)).detach()
-
-    # Gates -----------------------------------------------------------------------------
-
-    def _read_gates(
-        self, start: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> list[bool | None]:
-        gates = [row.gate if row is not None else None for row in self._expanded]
-        wanted = sorted({site for gate in gates if gate is not None for site in gate.weights})
-        if not wanted:
-            return [None] * len(gates)
-        seen: dict[Site, torch.Tensor] = {}
-
-        def reader(site: Site):
-            def read(a: torch.Tensor) -> None:
-                rows = torch.arange(len(a), device=a.device)
-                seen[site] = a[rows, start.to(a.device)].float()
-
-            return read
-
-        quiet = {k: v for k, v in kwargs.items() if k not in ("past_key_values", "use_cache")}
-        self._reading_gates = True
-        try:
-            with torch.no_grad(), hooked(self._lm.layout, [(s, reader(s)) for s in wanted]):
-                self._lm.model(*args, **quiet, use_cache=False)
-        finally:
-            self._reading_gates = False
-        opened: list[bool | None] = []
-        for number, gate in enumerate(gates):
-            if gate is None:
-                opened.append(None)
-                continue
-            readings = [
-                seen[site][number] @ w.to(seen[site]) + b.to(seen[site])
-                for site, (w, b) in gate.weights.items()
-            ]
-            opened.append(bool(max(readings) > 0))
-        return opened
-
-
-def _tail(at: Positions, length: int) -> Positions:
-    """Positions of the last `length` columns."""
-    cut = at.mask.shape[1] - length
-    return Positions(
-        mask=at.mask[:, cut:],
-        valid=None if at.valid is None else at.valid[:, cut:],
-        start=(at.start - cut).clamp_min(0),
-    )
+        old, new = before[rows, at.start].float(), out[rows, at.start].float()
+        size = (new - old).norm(dim=-1) / old.norm(dim=-1).clamp_min(1e-6)
+        self._sizes[site] = size.detach()
+        return torch.cat([head, out], dim=1) if head.shape[1] else out
