@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 
-import click
 import typer
 
 from valign.cli import demo, generate, lists, profile, report, run, score
@@ -55,15 +54,18 @@ def main(arguments: list[str] | None = None) -> None:
     except ValignError as error:
         errors.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False)
         sys.exit(2)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         errors.print("\nInterrupted. Everything finished is kept; run the same command to go on.")
         sys.exit(130)
     except BrokenPipeError:  # somebody piped into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        # Typer carries its own copy of click, so usage errors are known by their interface.
+        if not hasattr(error, "show"):
+            raise
+        error.show()
+        sys.exit(getattr(error, "exit_code", 2))
 
 
 def _plain(text: str) -> str:

@@ -47,7 +47,8 @@ def profile(
             part = asks[begin : begin + 32]
             answers += generate(
                 lm, [a.prompt for a in part], steered, max_new_tokens=max_new_tokens,
-                temperature=temperature, seed=[seed * 100_003 + i for i in range(begin, begin + len(part))],
+                temperature=temperature,
+                seed=[seed * 100_003 + i for i in range(begin, begin + len(part))],
             ).texts  # fmt: skip
             bar.advance(task, len(part))
     judged = asked.read(asks, answers)
