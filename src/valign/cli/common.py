@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 
 def load_model(name: str, dtype: str = "auto", *, trust_remote_code: bool = False) -> HostModel:
     """A model by folder or Hub name; `reference` is short for the folder shipped in the package."""
+    from transformers.utils import logging
+
     from valign.lm import HostModel
 
+    logging.disable_progress_bar()  # one bar at a time, and only valign's
     if name == "reference":
         from valign.world import reference_path
 

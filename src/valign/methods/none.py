@@ -19,6 +19,7 @@ class NoChange(Method):
     """
 
     name: ClassVar[str] = "none"
+    has_strength: ClassVar[bool] = False
 
     def _fit(self, lm: HostModel, corpus: Corpus, target: Profile) -> TextControl:
         return TextControl(target=target, instruction="")
