@@ -31,6 +31,7 @@ VARIANTS = [
     ("neva", dict(gate=False, score="abs_weight", specific=False)),
     ("neva", dict(gate=False, score="write", exclude="out_of_group")),
     ("neva", dict(gate=False, move="neutral", share=0.2)),
+    ("neva", dict(gate=False, move="mixed", share=1.0)),
     ("neva", dict(gate=False, mode="push", layers="informative")),
     ("neva", dict(gate=False, mode="push", reads="gap", per_token=False, clip=False)),
     ("random", dict(reference="neva")),

@@ -14,6 +14,7 @@ from valign.values import ValueSystem
 
 Scorer = Literal["attribution", "contrib", "abs_weight", "write"]
 Exclude = Literal["none", "out_of_group", "any"]
+Move = Literal["gap", "mixed", "neutral"]
 
 
 def against_others(rows: torch.Tensor) -> torch.Tensor:
@@ -53,9 +54,7 @@ def choose(scores: torch.Tensor, value: int, count: int, rival: torch.Tensor) ->
     return best.indices[best.values > 0].sort().values
 
 
-def neutral_move(
-    effect: torch.Tensor, value: int, cheap: torch.Tensor, *, ridge: float = 1e-3
-) -> torch.Tensor:
+def neutral_move(effect: torch.Tensor, value: int, cheap: torch.Tensor) -> torch.Tensor:
     """The cheapest shift that raises one value and, to first order, leaves the others.
 
         minimise sum_j delta_j^2 / m_j   subject to   effect delta = e_value
@@ -64,17 +63,42 @@ def neutral_move(
         effect: (V, N), how much a unit shift of each neuron raises each value.
         value: the one to raise.
         cheap: m (N,), >= 0; 0 keeps a neuron still.
-        ridge: relative slack, so that two values that rise together make no huge shift.
 
     Returns:
         delta (N,), the value's own rise scaled to 1.
     """
+    moved = effect.double() * cheap.double()
+    return _mix(effect, moved, value)
+
+
+def mixed_move(effect: torch.Tensor, gap: torch.Tensor, value: int) -> torch.Tensor:
+    """The mix of all values' gaps that raises one value and, to first order, no other.
+
+        delta = sum_w c_w gap_w   with   effect delta = e_value
+
+    Every shift it can make is one that texts have shown; `neutral_move` may leave that span.
+
+    Args:
+        effect: (V, N), how much a unit shift of each neuron raises each value.
+        gap: (V, N), 0 on neurons that stay still.
+        value: the one to raise.
+
+    Returns:
+        delta (N,), the value's own rise scaled to 1.
+    """
+    return _mix(effect, gap.double(), value)
+
+
+SLACK = 1e-3
+"""Singular values of the effects below this share of the largest are left alone (ours): two values
+that always rise together cannot be parted, and trying would make a huge shift."""
+
+
+def _mix(effect: torch.Tensor, moves: torch.Tensor, value: int) -> torch.Tensor:
+    """The combination of moves (V, N) whose effects come nearest to the wanted ones."""
     e = effect.double()
-    moved = e * cheap.double()
-    gram = moved @ e.T
-    scale = gram.diagonal().mean()
+    raised = e @ moves.T  # raised[u, w]: what move w does to value u
     wanted = torch.zeros(len(e), dtype=torch.float64, device=e.device)
     wanted[value] = 1.0
-    mix = torch.linalg.solve(gram + ridge * scale * torch.eye(len(e)).to(gram), wanted)
-    delta = mix @ moved
+    delta = (torch.linalg.pinv(raised, rtol=SLACK) @ wanted) @ moves
     return (delta / (e[value] @ delta)).to(effect)

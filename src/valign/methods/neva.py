@@ -16,9 +16,11 @@ from valign.methods.errors import FitError
 from valign.methods.gate import fit_gate
 from valign.methods.neurons import (
     Exclude,
+    Move,
     Scorer,
     against_others,
     choose,
+    mixed_move,
     neutral_move,
     rivals,
 )
@@ -72,9 +74,9 @@ class NeVA(Method):
     apart counts."""
     mode: Literal["add", "push"] = "add"
     """`add` a constant on the chosen neurons, or `push` until a probe is satisfied."""
-    move: Literal["gap", "neutral"] = "gap"
-    """add only. Move along the `gap`, or along the smallest shift that by gradient raises the
-    value and leaves all other values where they are (`neutral`)."""
+    move: Move = "gap"
+    """add only. Along the value's `gap`; along the mix of all values' gaps that by gradient raises
+    the value and no other (`mixed`); or along the smallest shift that does so (`neutral`)."""
     reads: Literal["probe", "gap"] = "probe"
     """push only. What is brought to its target: the probe, or the projection on the gap up to the
     positive texts' mean."""
@@ -83,7 +85,8 @@ class NeVA(Method):
     per_token: bool = True
     """push only. Compute the move at every token, or once at the last prompt token."""
     clip: bool = True
-    """push only. Keep edited neurons in the range seen on the pairs."""
+    """push only. Keep edited neurons in the range seen on the pairs, widened to three times its
+    width (single tokens vary more than a text's mean)."""
     layers: Literal["all", "informative"] = "all"
     """`all` but the first, or only those whose probe is `informative` (ConVA's rule)."""
     gate: bool = True
@@ -132,7 +135,7 @@ class NeVA(Method):
 
     def _field(self, lm: HostModel, corpus: Corpus, target: Profile) -> _Field:
         """Everything about the neurons that the choice needs."""
-        contrast = self.specific or self.exclude != "none" or self.move == "neutral"
+        contrast = self.specific or self.exclude != "none" or self.move != "gap"
         values = paired_values(corpus) if contrast else list(target.named)
         found = [
             read(lm, corpus, "neurons", v, positions=self.positions, seed=self.seed) for v in values
@@ -146,16 +149,17 @@ class NeVA(Method):
         flat = _Flattener(sites)
         gap = torch.stack([flat(lambda s, r=r: r[s].gap) for r in found])
         weight = torch.stack([flat(lambda s, r=r: r[s].probe.weight) for r in found])
-        effect = torch.zeros_like(gap)
-        if self.score == "attribution" or self.move == "neutral":
+        raw, effect = gap, torch.zeros_like(gap)
+        if self.score == "attribution" or self.move != "gap":
             slopes = [
                 gradients(lm, corpus, "neurons", v, pairs=self.gradient_pairs) for v in values
             ]
             effect = torch.stack([flat(lambda s, g=g: g[s][0] - g[s][1]) for g in slopes])
+        slope = effect
         if self.specific:
-            gap, weight, effect = map(against_others, (gap, weight, effect))
+            gap, weight, slope = map(against_others, (gap, weight, effect))
         if self.score == "attribution":
-            scores = effect * gap
+            scores = slope * gap
         elif self.score == "contrib":
             scores = weight * gap
         elif self.score == "abs_weight":
@@ -169,6 +173,7 @@ class NeVA(Method):
             rule=rule,
             readings=found,
             gap=gap,
+            raw=raw,
             effect=effect,
             scores=scores,
             rivals=rivals(corpus.system, values, self.exclude),
@@ -199,6 +204,8 @@ class NeVA(Method):
         mask[index] = 1.0
         if self.move == "gap":
             return field.gap[number] * mask
+        if self.move == "mixed":
+            return mixed_move(field.effect, field.raw * mask, number)
         spread = torch.cat([field.readings[number][s].std for s in field.sites])
         return neutral_move(field.effect, number, mask * spread**2)
 
@@ -251,10 +258,9 @@ class NeVA(Method):
             target = (weight * goals).sum(1)
         limits = None
         if self.clip:
-            limits = (
-                torch.stack([r.low for r in readings]).amin(0),
-                torch.stack([r.high for r in readings]).amax(0),
-            )
+            low = torch.stack([r.low for r in readings]).amin(0)
+            high = torch.stack([r.high for r in readings]).amax(0)
+            limits = (low - (high - low), high + (high - low))
         return push_edit(
             site, weight, bias, target, share,
             free=masks.any(0), hold=not self.per_token, limits=limits,
@@ -273,13 +279,19 @@ class _Flattener:
 
 @dataclass(frozen=True, eq=False)
 class _Field:
-    """The neurons of the kept layers under all values that are contrasted."""
+    """The neurons of the kept layers under all values that are contrasted.
+
+    Attributes:
+        gap: contrasted with the other values if the method is `specific`; `raw` as it was read.
+        effect: mean gradient of each value's positive texts minus that of its negative ones.
+    """
 
     values: list[str]
     sites: list[Site]
     rule: str
     readings: list[Readings]
     gap: Flat
+    raw: Flat
     effect: Flat
     scores: Flat
     rivals: torch.Tensor
