@@ -10,15 +10,13 @@ ARGS ?=
 TYPED := src/valign/values src/valign/corpora src/valign/control \
 	src/valign/detect/types.py src/valign/measure/estimate.py
 
-export OMP_NUM_THREADS ?= 1
-
 .PHONY: demo test lint clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/valign demo --out runs/demo
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -n 2 --timeout 300 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --timeout 300 $(ARGS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
