@@ -89,7 +89,7 @@ def test_coverage_of_a_mean_of_answers():
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=30), st.sampled_from(["percentile", "bca"]))
 def test_intervals_stay_within_the_data(data, method):
-    rows = np.array(data)
+    rows = np.array([*data, 0.5])  # not yes/no, see `unanimous`
     found = mean(rows, Resampling.of(len(rows), seed=0, n_boot=100), method=method)
     assert rows.min() - 1e-9 <= found.low <= found.high <= rows.max() + 1e-9
 
@@ -97,3 +97,12 @@ def test_intervals_stay_within_the_data(data, method):
 def test_labels_of_the_wrong_length_are_refused():
     with pytest.raises(MeasureError, match="one label per row"):
         Resampling.of(3, seed=0, clusters=[1, 2])
+
+
+def test_yes_no_outcomes_that_all_agree_leave_doubt():
+    draws = Resampling.of(50, seed=0, n_boot=100)
+    always, never = mean(np.ones(50), draws).at(), mean(np.zeros(50), draws).at()
+    assert (always.low, always.high) == pytest.approx((1 - 3 / 50, 1), abs=0.002)
+    assert (never.low, never.high) == pytest.approx((0, 3 / 50), abs=0.002)
+    mixed = mean(np.stack([np.ones(50), np.arange(50) % 2], axis=1), draws)
+    assert mixed.low[0] < 1 and 0.3 < mixed.low[1] < 0.5

@@ -55,6 +55,7 @@ def test_facts():
     assert kept_rate(kept, total, TEN).value == 0.75
     assert wrong_rate(kept, wrong, TEN).value == 0.25
     assert retention(kept, total, TEN).value == 0.75
+    assert kept_rate(total, total, TEN).low < 1  # ten perfect answers are no proof
     nothing = np.zeros(10)
     assert np.isnan(wrong_rate(nothing, nothing, TEN).value)
     with pytest.raises(MeasureError, match="Answer 0 keeps 2 of 1"):

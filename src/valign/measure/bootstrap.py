@@ -15,7 +15,7 @@ units: tokens of one answer are far from independent.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Literal
 
@@ -218,9 +218,37 @@ def weighted_mean(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def mean(
     rows: np.ndarray, resampling: Resampling, *, level: float = 0.95, method: Method = "percentile"
 ) -> Estimates:
-    """Means over the first axis with intervals; `rows` is (n_rows, ...)."""
-    return resampling.estimates(
+    """Means over the first axis with intervals; `rows` is (n_rows, ...).
+
+    Yes/no outcomes (every number 0 or 1) that all agree get the interval of `unanimous`.
+    """
+    rows = np.asarray(rows, dtype=float)
+    found = resampling.estimates(
         lambda weights: weighted_mean(weights, rows), level=level, method=method
+    )
+    seen = ~np.isnan(rows)
+    if not np.isin(rows[seen], (0.0, 1.0)).all():
+        return found
+    return unanimous(found, seen.sum(axis=0), bottom=0.0, top=1.0)
+
+
+def unanimous(found: Estimates, n: np.ndarray, *, bottom: float, top: float) -> Estimates:
+    """Widen intervals of zero width to what an event that was not seen could do.
+
+    Where all n units agree, every replicate does, and a bootstrap would claim certainty. The rate
+    of an unseen event is below 1 - (1 - level)^(1/n), about 3/n (the rule of three; using it here
+    is ours), and it moves the mean by at most that share of one.
+
+    Args:
+        n: units behind each cell, shape of `found`.
+        bottom, top: ends of the scale.
+    """
+    room = 1 - (1 - found.level) ** (1 / np.maximum(np.minimum(n, found.n), 1))
+    flat = (found.low == found.high) & (found.value == found.low)
+    return replace(
+        found,
+        low=np.where(flat, np.maximum(found.low - room, bottom), found.low),
+        high=np.where(flat, np.minimum(found.high + room, top), found.high),
     )
 
 
@@ -232,6 +260,11 @@ def ratio(
     level: float = 0.95,
     method: Method = "percentile",
 ) -> Estimate:
+    """`ratio_of_sums` with its interval."""
+    return resampling.estimate(ratio_of_sums(numerator, denominator), level=level, method=method)
+
+
+def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray) -> Statistic:
     """Sum over sum (not mean of ratios), both (n_rows,); NaN where the denominator is 0."""
     top, bottom = np.nan_to_num(numerator), np.nan_to_num(denominator)
 
@@ -239,7 +272,7 @@ def ratio(
         below = weights @ bottom
         return np.divide(weights @ top, below, out=np.full(len(weights), np.nan), where=below != 0)
 
-    return resampling.estimate(statistic, level=level, method=method)
+    return statistic
 
 
 def _codes(what: str, labels: Sequence | np.ndarray | None, n_rows: int) -> np.ndarray:
@@ -273,6 +306,8 @@ def _bca_levels(
 def _quantiles(boot: np.ndarray, level: np.ndarray) -> np.ndarray:
     """Per-cell quantiles with a level per cell, over the finite replicates."""
     flat, levels = boot.reshape(len(boot), -1), np.asarray(level).reshape(-1)
+    if levels.size and (levels == levels[0]).all() and np.isfinite(flat).all():
+        return np.quantile(flat, levels[0], axis=0).reshape(boot.shape[1:])
     found = np.full(flat.shape[1], np.nan)
     for cell in range(flat.shape[1]):
         column = flat[:, cell]

@@ -28,12 +28,12 @@ NaN. A cell may be judged on a subset of prompts (value j's own questions): NaN 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from valign.measure.bootstrap import Estimates, Resampling, weighted_mean
+from valign.measure.bootstrap import Estimates, Resampling, unanimous, weighted_mean
 from valign.measure.errors import MeasureError
 
 Reading = Literal["ungated", "gated", "on_topic"]
@@ -126,27 +126,27 @@ class ControlMatrix:
 def control_matrix(paired: Paired, resampling: Resampling, *, level: float = 0.95) -> ControlMatrix:
     """C0, C, shifts and gains with paired bootstrap intervals.
 
-    A cell whose prompts all agree (0 of 50, or every answer moved alike) would get a bootstrap
-    interval of zero width. It is widened to what an unseen event could do: with n agreeing
-    prompts its rate is below 1 - (1 - level)^(1/n), about 3/n (the rule of three; using it here
-    is ours).
+    A cell whose prompts all agree (0 of 50, or every answer moved alike) gets the interval of
+    `bootstrap.unanimous`.
     """
     steered = np.swapaxes(paired.steered, 0, 1)
     c0 = resampling.estimates(lambda w: weighted_mean(w, paired.baseline), level=level)
     c = resampling.estimates(lambda w: weighted_mean(w, steered), level=level)
     shift = resampling.estimates(paired.shift, level=level)
     gain = resampling.estimates(paired.gain, level=level)
+    mean_gain = resampling.estimates(lambda w: paired.gain(w).mean(axis=-1), level=level)
     present = ~np.isnan(paired.paired_shift())
     cells = present.sum(axis=0)
+    moved = cells.min(axis=1, where=paired.targets != 0, initial=gain.n)
     asked = (~np.isnan(paired.baseline)).sum(axis=0)
     signed = np.nanmin(paired.baseline, initial=0) < 0 or np.nanmin(paired.steered, initial=0) < 0
     bottom = -1.0 if signed else 0.0
     return ControlMatrix(
-        c0=_widened(c0, asked, bottom),
-        c=_widened(c, cells, bottom),
-        shift=_widened(shift, cells, -1.0),
-        gain=_widened(gain, cells.min(axis=1, where=paired.targets != 0, initial=gain.n), -1.0),
-        mean_gain=resampling.estimates(lambda w: paired.gain(w).mean(axis=-1), level=level),
+        c0=unanimous(c0, asked, bottom=bottom, top=1.0),
+        c=unanimous(c, cells, bottom=bottom, top=1.0),
+        shift=unanimous(shift, cells, bottom=-1.0, top=1.0),
+        gain=unanimous(gain, moved, bottom=-1.0, top=1.0),
+        mean_gain=unanimous(mean_gain, moved.min(), bottom=-1.0, top=1.0),
     )
 
 
@@ -174,13 +174,3 @@ def target_profiles(
     if not (np.abs(profiles) <= 1).all() or (profiles == 0).all(axis=1).any():
         raise MeasureError("A target profile needs a value that is not 0, all within [-1, 1].")
     return profiles
-
-
-def _widened(found: Estimates, n: np.ndarray, bottom: float) -> Estimates:
-    room = 1 - (1 - found.level) ** (1 / np.maximum(np.minimum(n, found.n), 1))
-    flat = (found.low == found.high) & (found.value == found.low)
-    return replace(
-        found,
-        low=np.where(flat, np.maximum(found.low - room, bottom), found.low),
-        high=np.where(flat, np.minimum(found.high + room, 1), found.high),
-    )

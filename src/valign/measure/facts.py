@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from valign.measure.bootstrap import Resampling, ratio
+from valign.measure.bootstrap import Resampling, ratio, ratio_of_sums, unanimous
 from valign.measure.errors import MeasureError
 from valign.measure.estimate import Estimate
 
@@ -21,7 +21,7 @@ def kept_rate(
 ) -> Estimate:
     """Facts kept over facts stated, pooled over answers; both (n_answers,), NaN for no facts."""
     _check(kept, total)
-    return ratio(*_both(kept, total), resampling, level=level)
+    return _share(*_both(kept, total), resampling, level)
 
 
 def wrong_rate(
@@ -29,7 +29,7 @@ def wrong_rate(
 ) -> Estimate:
     """Facts contradicted over facts mentioned, pooled over answers; NaN if none is mentioned."""
     right, false = _both(kept, wrong)
-    return ratio(false, right + false, resampling, level=level)
+    return _share(false, right + false, resampling, level)
 
 
 def retention(
@@ -41,6 +41,11 @@ def retention(
 ) -> Estimate:
     """Facts kept under steering per fact kept without it, paired by prompt; 1 costs nothing."""
     return ratio(*_both(kept_steered, kept_baseline), resampling, level=level)
+
+
+def _share(part: np.ndarray, whole: np.ndarray, resampling: Resampling, level: float) -> Estimate:
+    found = resampling.estimates(ratio_of_sums(part, whole), level=level)
+    return unanimous(found, np.array(int((whole > 0).sum())), bottom=0.0, top=1.0).at()
 
 
 def _both(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
