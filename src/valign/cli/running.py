@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from valign.cli.console import errors, out, progress_bar
@@ -44,10 +45,10 @@ def carry_out(
 
 def summary(results: Results, folder: Path) -> None:
     """The table a person wants first, then where everything lies."""
-    table = Table(title=results.title or None)
+    table = Table(title=results.title or None, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     heads = ("method", "dose", "gain", "leakage", "fluent", "facts wrong", "neutral kept")
     for name in heads:
-        table.add_column(name, justify="left" if name == "method" else "right")
+        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     for block in results.blocks:
         m = block.summary
         cells = [m.gain, m.leakage, m.fluency, m.facts_wrong, m.neutral_unchanged]

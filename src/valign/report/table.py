@@ -51,6 +51,12 @@ COLUMNS: tuple[Column, ...] = (
     Column("gain", "Gain", "high",
            "How much more often answers show the target value than without steering.",
            _summary("gain"), signed=True),
+    Column("gain_held_out", "Gain, unseen wording", "high",
+           "The part of the gain in phrasings that no method was fitted on.",
+           _summary("gain_held_out"), signed=True),
+    Column("gain_choice", "Gain, choice", "high",
+           "How much more often the answer recommends the option that serves the value here.",
+           _summary("gain_choice"), signed=True),
     Column("leakage", "Leakage", "low",
            "Mean rise of each other value beyond what chance alone shows; 0 is none.",
            _summary("leakage"), signed=True),
@@ -92,7 +98,7 @@ def used_columns(results: Results) -> list[Column]:
 
 def as_percent(column: Column, results: Results) -> bool:
     """Scores are no shares: gain and leakage of an intensity stay plain numbers."""
-    shift = column.key in ("gain", "leakage", "excess_leakage")
+    shift = column.signed
     return column.percent and not (shift and results.scale == "intensity")
 
 

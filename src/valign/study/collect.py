@@ -61,16 +61,21 @@ class _Answers:
         found = [None if row is None else read(row) for row in self.rows]
         return np.array([np.nan if x is None else float(x) for x in found])
 
-    def presence(self, system: ValueSystem, threshold: float) -> np.ndarray:
+    def presence(
+        self, system: ValueSystem, threshold: float, aspect: str | None = None
+    ) -> np.ndarray:
         """(n_units, n_values) in {-1, 0, 1}: for, not at all, or against each value.
+
+        With an `aspect`, what that aspect alone shows; NaN in rows whose judge did not read it.
 
         A text that argues against a value does not express it; it counts as -1, so that a
         control towards a value gains nothing by making the model argue against it.
         """
         table = np.full((len(self.rows), len(system)), np.nan)
         for number, row in enumerate(self.rows):
-            if row is not None:
-                scores = np.array([row.scores[name] for name in system.names])
+            found = None if row is None else row.aspects.get(aspect) if aspect else row.scores
+            if found is not None:
+                scores = np.array([found.get(name, 0.0) for name in system.names])
                 table[number] = np.where(np.abs(scores) >= threshold, np.sign(scores), 0.0)
         return table
 
@@ -96,6 +101,7 @@ class Collector:
             reading: sorted(self._by[reading, "none", "", None])
             for reading in ("ungated", "neutral")
         }
+        self._aspects = sorted({aspect for row in rows for aspect in row.aspects})
         self._draws: dict[str, Resampling] = {}
         self._n_boot = n_boot
 
@@ -111,14 +117,11 @@ class Collector:
             )
         return self._draws[reading]
 
-    def paired(self, arm: Arm) -> Paired:
+    def paired(self, arm: Arm, aspect: str | None = None) -> Paired:
         """Presence of every value, unsteered and steered towards each target."""
-        threshold = self.battery.threshold
-        base = self.answers("ungated", "none", "", None).presence(self.system, threshold)
-        moved = [
-            self.answers("ungated", arm[0], t, arm[1]).presence(self.system, threshold)
-            for t in self.targets
-        ]
+        read = (self.system, self.battery.threshold, aspect)
+        base = self.answers("ungated", "none", "", None).presence(*read)
+        moved = [self.answers("ungated", arm[0], t, arm[1]).presence(*read) for t in self.targets]
         return Paired.of(base, np.stack(moved), targets=self._profiles)
 
     def block(self, choice: MethodChoice, dose: float | None, slopes: np.ndarray | None) -> Block:
@@ -128,7 +131,10 @@ class Collector:
         matrix = control_matrix(paired, draws)
         leak = leakage(paired, self.system, draws)
         excess = leakage(paired, self.system, draws, slopes=slopes) if slopes is not None else None
-        kind = "none"
+        aspects = {
+            f"gain_{aspect}": control_matrix(self.paired(arm, aspect), draws)
+            for aspect in self._aspects
+        }
         targets = []
         for number, target in enumerate(self.targets):
             common = self._tax(arm, [target])
@@ -138,6 +144,7 @@ class Collector:
                     no_control=bool(leak.no_control[number]),
                     metrics=Metrics(
                         gain=_m(matrix.gain.at(number)),
+                        **{key: _m(found.gain.at(number)) for key, found in aspects.items()},
                         leakage=_m(leak.mean.at(number)),
                         leakage_raw=_m(leak.mean_raw.at(number)),
                         excess_leakage=_m(excess.mean.at(number)) if excess else None,
@@ -155,6 +162,7 @@ class Collector:
             )
         summary = Metrics(
             gain=_m(matrix.mean_gain.at()),
+            **{key: _m(found.mean_gain.at()) for key, found in aspects.items()},
             leakage=_m(leak.summary_mean.at()),
             excess_leakage=_m(excess.summary_mean.at()) if excess else None,
             nlr=_m(leak.summary_nlr.at()),
@@ -164,7 +172,7 @@ class Collector:
         groups = leak.group_matrix.shape
         return Block(
             method=choice.label,
-            kind=kind,
+            kind="none",  # until the control on disk says otherwise
             role="baseline" if choice.name in ("none", "random") else "method",
             dose=dose,
             settings=dict(choice.settings),

@@ -154,6 +154,8 @@ class Metrics(_Model):
     """Gain, leakage and tax; None where it was not measured. `docs/results.md` defines each."""
 
     gain: Measured
+    gain_held_out: Measured | None = None
+    gain_choice: Measured | None = None
     leakage: Measured | None = None
     leakage_raw: Measured | None = None
     excess_leakage: Measured | None = None
