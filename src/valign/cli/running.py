@@ -45,8 +45,14 @@ def carry_out(
 
 def summary(results: Results, folder: Path) -> None:
     """The table a person wants first, then where everything lies."""
-    table = Table(title=results.title or None, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    heads = ("method", "dose", "gain", "leakage", "fluent", "facts wrong", "neutral kept")
+    table = Table(
+        title=results.title or None,
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1),
+        collapse_padding=True,
+    )
+    heads = ("method", "dose", "gain", "leakage", "fluent", "facts off", "neutral")
     for name in heads:
         table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     for block in results.blocks:
@@ -64,4 +70,4 @@ def _cell(x: Measured | None) -> str:
     """A value with half of its 95 % interval."""
     if x is None or not x.defined:
         return ""
-    return f"{x.value:.3f} ±{(x.high - x.low) / 2:.3f}"
+    return f"{x.value:.2f} ±{(x.high - x.low) / 2:.2f}"
