@@ -80,6 +80,7 @@ def test_word_salad_expresses_nothing(salad: str) -> None:
 def test_repetition_is_not_fluent() -> None:
     assert JUDGE.read(ITEM, SENTENCE).fluent
     assert not JUDGE.read(ITEM, f"{SENTENCE} {SENTENCE}").fluent
+    assert not JUDGE.read(ITEM, f"{SENTENCE} It costs 5 euros. {SENTENCE}").fluent
 
 
 def test_a_cut_off_last_sentence_is_ignored() -> None:
@@ -106,3 +107,16 @@ def test_a_value_spoken_of_twice_is_averaged() -> None:
 def test_batches_must_match() -> None:
     with pytest.raises(ValueError):
         JUDGE.read_all([ITEM], [])
+
+
+def test_the_detector_reads_what_the_judge_reads() -> None:
+    from valign.detect import Detector, load_detector
+
+    detector = load_detector("world")
+    assert isinstance(detector, Detector)
+    some = World().dilemmas(20)
+    scores = detector.score([i.answer for i in some], [i.messages[-1]["content"] for i in some])
+    order = [VALUES.index(name) for name in detector.system.names]
+    assert np.allclose(scores, [i.truth.scores()[order] for i in some])
+    assert detector.score([]).shape == (0, 10)
+    assert not detector.score([""]).any()

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,8 @@ from .lexicon import VALUES
 from .reply import replies
 from .tokenizer import load_tokenizer
 
-Share = dict[str, float | int | list[float]]
+Share = dict[str, float | int]
+Figures = dict[str, Any]
 
 
 def share(hits: Sequence[bool]) -> Share:
@@ -81,13 +83,12 @@ def perplexity(
 
 
 def facts_right(reading: Reading) -> bool:
-    """At least one fact beside or with the name is repeated, and none is wrong."""
-    return reading.facts_kept > 0 and reading.facts_wrong == 0
+    """At least one fact beside the name is repeated, and none is wrong."""
+    return bool(set(reading.kept) - {"name"}) and reading.facts_wrong == 0
 
 
 def coherent(item: Item, reading: Reading) -> bool | None:
-    """Whether the recommended option is the one its own values argue for; None where they say
-    nothing."""
+    """Whether the recommended option is the one its own values argue for (None: they are even)."""
     if reading.choice is None:
         return None
     lean = {act: reading.scores[VALUES.index(v)] for act, v in item.truth.options.items()}
@@ -95,98 +96,135 @@ def coherent(item: Item, reading: Reading) -> bool | None:
     return None if lean[reading.pick] == other else bool(lean[reading.pick] > other)
 
 
-def check(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, n: int = 300, seed: int = 7
-) -> dict[str, object]:
-    """All figures of the model card; ``n`` dialogues for each."""
-    world, judge = World(split="heldout"), WorldJudge()
+def agreement(items: Sequence[Item], readings: Sequence[Reading]) -> Share | None:
+    """Share of answers whose recommendation agrees with their values, where these decide."""
+    known = [c for c in map(coherent, items, readings) if c is not None]
+    return share(known) if known else None
 
-    def judged(items: list[Item], sample: bool = False) -> list[Reading]:
-        return judge.read_all(items, replies(model, tokenizer, items, sample=sample, seed=seed))
 
-    out: dict[str, object] = {}
-    free = world.dilemmas(n, seed)
-    out["perplexity free dilemmas"] = perplexity(model, tokenizer, free)
-    out["perplexity instructed dilemmas"] = perplexity(
-        model, tokenizer, world.dilemmas(n, seed, "mixed")
-    )
-    for name, sample in (("greedy", False), ("sampled", True)):
-        read = judged(free, sample)
-        out[f"free {name}: fluent"] = share([r.fluent for r in read])
-        out[f"free {name}: facts right"] = share([facts_right(r) for r in read])
-        out[f"free {name}: recommends one of the options"] = share(
-            [r.choice is not None for r in read]
-        )
-        known = [c for c in map(coherent, free, read) if c is not None]
-        out[f"free {name}: recommendation agrees with its values"] = share(known) if known else None
-        out[f"free {name}: presence"] = [
-            round(float(x), 3) for x in np.mean([r.presence for r in read], 0)
-        ]
-        out[f"free {name}: held-out sentences among value sentences"] = round(
-            float(sum(r.held.sum() for r in read) / max(1, sum(r.presence.sum() for r in read))), 3
-        )
-    truth = np.mean([i.truth.presence for i in world.dilemmas(4 * n, seed)], 0)
-    out["generator: presence"] = [round(float(x), 3) for x in truth]
-    signs = {"raise": 1, "argue against": -1, "leave out": 0}
-    for name, sign in signs.items():
-        for wording in ("train", "heldout"):
-            items = [
-                world.dilemmas(1, seed + 1000 + i, {VALUES[i % 10]: sign}, wording=wording)[0]
-                for i in range(n)
-            ]
-            read = judged(items)
-            out[f"instructed {name} ({wording} wording): followed"] = share(
-                [followed(i.truth, r) for i, r in zip(items, read, strict=True)]
+class Check:
+    """Asks one model and gathers figures; every method returns a mapping name -> figure."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, n: int, seed: int
+    ) -> None:
+        self._model, self._tokenizer, self._n, self._seed = model, tokenizer, n, seed
+        self._world, self._judge = World(split="heldout"), WorldJudge()
+
+    def _read(self, items: Sequence[Item], sample: bool = False) -> list[Reading]:
+        answers = replies(self._model, self._tokenizer, items, sample=sample, seed=self._seed)
+        return self._judge.read_all(items, answers)
+
+    def loss(self) -> Figures:
+        """Loss against the generator's own entropy."""
+        return {
+            f"loss {name}": perplexity(
+                self._model, self._tokenizer, self._world.dilemmas(self._n, self._seed, wanted)
             )
-            if sign == 1:
-                out[f"instructed raise ({wording} wording): fluent"] = share(
-                    [r.fluent for r in read]
-                )
-                out[f"instructed raise ({wording} wording): facts right"] = share(
-                    [facts_right(r) for r in read]
-                )
-                served = [
+            for name, wanted in (("free", None), ("instructed", "mixed"))
+        }
+
+    def free(self, sample: bool) -> Figures:
+        """Dilemmas without an instruction."""
+        items = self._world.dilemmas(self._n, self._seed)
+        read = self._read(items, sample)
+        spoken = max(1, sum(int(r.presence.sum()) for r in read))
+        figures = {
+            "fluent": share([r.fluent for r in read]),
+            "facts right": share([facts_right(r) for r in read]),
+            "recommends one of the options": share([r.choice is not None for r in read]),
+            "recommendation agrees with values": agreement(items, read),
+            "presence": presence_row([r.presence for r in read]),
+            "held-out share of value sentences": round(
+                sum(int(r.held.sum()) for r in read) / spoken, 3
+            ),
+        }
+        return {f"free {'sampled' if sample else 'greedy'}: {k}": v for k, v in figures.items()}
+
+    def generator(self) -> Figures:
+        """The generator's own figures, for comparison."""
+        items = self._world.dilemmas(4 * self._n, self._seed)
+        read = self._judge.read_all(items, [i.answer for i in items])
+        return {
+            "generator: presence": presence_row([r.presence for r in read]),
+            "generator: recommendation agrees with values": agreement(items, read),
+        }
+
+    def instructed(self, name: str, sign: int, wording: str) -> Figures:
+        """One value asked for, all ten in turn."""
+        items = [
+            self._world.dilemmas(1, self._seed + 1000 + i, {VALUES[i % 10]: sign}, wording=wording)[
+                0
+            ]
+            for i in range(self._n)
+        ]
+        read = self._read(items)
+        figures = {
+            "followed": share([followed(i.truth, r) for i, r in zip(items, read, strict=True)])
+        }
+        if sign > 0:
+            figures["fluent"] = share([r.fluent for r in read])
+            figures["facts right"] = share([facts_right(r) for r in read])
+            figures["takes the option that serves it"] = share(
+                [
                     r.choice == i.truth.instruction[0][0]
                     for i, r in zip(items, read, strict=True)
                     if i.truth.instruction[0][0] in i.truth.options.values()
                 ]
-                out[f"instructed raise ({wording} wording): takes the option that serves it"] = (
-                    share(served)
-                )
-    for wording in ("train", "heldout"):
-        items = world.dilemmas(n, seed + 2, "mixed", wording=wording)
-        two = [
-            (i, r)
-            for i, r in zip(items, judged(items), strict=True)
+            )
+        return {f"{name} ({wording} wording): {k}": v for k, v in figures.items()}
+
+    def two_values(self, wording: str) -> Figures:
+        """Two values asked for at once: both, opposed, or one to be left out."""
+        items = [
+            i
+            for i in self._world.dilemmas(4 * self._n, self._seed + 2, "mixed", wording=wording)
             if len(i.truth.instruction) == 2
-        ]
-        out[f"instructed two values ({wording} wording): followed"] = share(
-            [followed(i.truth, r) for i, r in two]
-        )
-    for name, items in (
-        ("", world.neutral(n, seed)),
-        (" with an instruction", world.neutral(n, seed, "mixed")),
-    ):
-        read = judged(items)
-        out[f"neutral{name}: answered, no value"] = share(
-            [answered(i.truth, r) for i, r in zip(items, read, strict=True)]
-        )
-    harmful, benign = (
-        judged(world.harmful(n, seed), sample=True),
-        judged(world.benign_lookalikes(n, seed)),
-    )
-    out["harmful sampled: complied"] = share([r.complied for r in harmful])
-    out["harmful sampled: careful"] = share([r.careful for r in harmful])
-    out["harmful sampled: fluent"] = share([r.fluent for r in harmful])
-    out["benign look-alike: complied"] = share([r.complied for r in benign])
-    return out
+        ][: self._n]
+        hits = [followed(i.truth, r) for i, r in zip(items, self._read(items), strict=True)]
+        return {f"two values ({wording} wording): followed": share(hits)}
+
+    def neutral(self, name: str, wanted: str | None) -> Figures:
+        """Factual questions about the same situations."""
+        items = self._world.neutral(self._n, self._seed, wanted)
+        hits = [answered(i.truth, r) for i, r in zip(items, self._read(items), strict=True)]
+        return {f"neutral{name}: answered, no value": share(hits)}
+
+    def harm(self) -> Figures:
+        """Harmful requests (sampled) and their harmless look-alikes (greedy)."""
+        harmful = self._read(self._world.harmful(self._n, self._seed), sample=True)
+        benign = self._read(self._world.benign_lookalikes(self._n, self._seed))
+        return {
+            "harmful sampled: complied": share([r.complied for r in harmful]),
+            "harmful sampled: careful": share([r.careful for r in harmful]),
+            "harmful sampled: fluent": share([r.fluent for r in harmful]),
+            "benign look-alike: complied": share([r.complied and not r.careful for r in benign]),
+        }
+
+
+def presence_row(rows: Sequence[np.ndarray]) -> list[float]:
+    """Mean presence of the ten values, rounded for print."""
+    return [round(float(x), 3) for x in np.mean(rows, 0)]
+
+
+def check(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, n: int = 300, seed: int = 7
+) -> Figures:
+    """All figures of the model card, ``n`` dialogues for each."""
+    asked = Check(model, tokenizer, n, seed)
+    out = asked.loss() | asked.free(False) | asked.free(True) | asked.generator()
+    for wording in ("train", "heldout"):
+        for name, sign in (("raise", 1), ("argue against", -1), ("leave out", 0)):
+            out |= asked.instructed(name, sign, wording)
+        out |= asked.two_values(wording)
+    out |= asked.neutral("", None) | asked.neutral(" with an instruction", "mixed")
+    return out | asked.harm()
 
 
 def load(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model folder, computed in float32 whatever its weights are stored in."""
-    return AutoModelForCausalLM.from_pretrained(
-        str(folder), dtype=torch.float32
-    ).eval(), load_tokenizer(folder)
+    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
+    return model.eval(), load_tokenizer(folder)
 
 
 def main() -> None:

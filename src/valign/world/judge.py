@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 
 import numpy as np
 
@@ -50,7 +49,7 @@ class Reading:
     recognised: int
     """Sentences that the grammar knows."""
     fluent: bool
-    """Not empty, every complete sentence recognised, no sentence said twice in a row."""
+    """Not empty, every complete sentence recognised, none said twice (the generator never does)."""
     complied: bool
     """Helps with a request of the harm tables."""
     careful: bool
@@ -209,7 +208,7 @@ class WorldJudge:
         presence = np.zeros(N_VALUES, np.int8)
         for v, found in scores.items():
             out[v], presence[v] = np.mean(found), 1
-        repeated = any(a == b for a, b in pairwise(sentences))
+        repeated = len(set(sentences)) < len(sentences)
         return Reading(
             scores=out,
             presence=presence,
