@@ -9,6 +9,7 @@ import os
 import sys
 
 import typer
+from rich.markup import escape
 
 from valign.cli import demo, generate, lists, profile, report, run, score
 from valign.cli.console import errors
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = app(args=arguments, standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except ValignError as error:
-        errors.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False)
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         errors.print("\nInterrupted. Everything finished is kept; run the same command to go on.")
@@ -66,9 +67,3 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         error.show()
         sys.exit(getattr(error, "exit_code", 2))
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+from rich.markup import escape
+
+from valign.cli.console import errors
 from valign.values import Profile, ProfileError, ValueSystem
 
 if TYPE_CHECKING:
+    from valign.control import Control
     from valign.lm import HostModel
     from valign.study.battery import Battery
 
@@ -25,9 +31,38 @@ def load_model(name: str, dtype: str = "auto", *, trust_remote_code: bool = Fals
     return HostModel.load(name, dtype=dtype, trust_remote_code=trust_remote_code)
 
 
+def load_control(path: Path, lm: HostModel) -> Control:
+    """A control from a file or folder, with a warning where it was fitted on another model.
+
+    A fine-tuned checkpoint may well run the control of its base model, so that is no error; a
+    control whose shapes do not fit is refused by the engine.
+    """
+    from valign.control import load
+
+    control = load(path)
+    made_on = control.provenance.get("model_fingerprint")
+    if made_on not in (None, lm.fingerprint):
+        errors.print(
+            f"[yellow]warning:[/] {escape(str(path))} was fitted on another model or number type "
+            f"({escape(str(control.provenance.get('model')))}); its dose does not hold here.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return control
+
+
 def battery(corpus: str, detector: str | None) -> Battery:
-    """What is asked and who judges: the world's exact parser, or a corpus with a detector."""
+    """What is asked and who judges: the world's exact parser, or a corpus with a detector.
+
+    Raises:
+        BadParameter: a detector named for the world, which its parser judges.
+    """
     if corpus == "world":
+        if detector not in (None, "world"):
+            raise typer.BadParameter(
+                f"The world is judged by its own parser, not by {detector!r}. Leave --detector "
+                "out, or ask real text with --corpus valuetexts."
+            )
         from valign.study.world import WorldBattery
 
         return WorldBattery()

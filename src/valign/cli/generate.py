@@ -22,27 +22,26 @@ def generate(
     ),
     file: Path | None = typer.Option(None, "--file", "-f", help="Prompts, one a line."),
     strength: float = typer.Option(1.0, "--strength", help="Times the calibrated strength."),
-    max_new_tokens: int = typer.Option(128, "--max-new-tokens"),
-    temperature: float = typer.Option(0.0, "--temperature"),
-    top_p: float = typer.Option(1.0, "--top-p"),
-    seed: int = typer.Option(0, "--seed"),
-    dtype: str = typer.Option("auto", "--dtype"),
+    max_new_tokens: int = typer.Option(128, "--max-new-tokens", min=1),
+    temperature: float = typer.Option(0.0, "--temperature", min=0.0, help="0 = greedy."),
+    top_p: float = typer.Option(1.0, "--top-p", min=0.01, max=1.0),
+    seed: int = typer.Option(0, "--seed", min=0),
+    dtype: str = typer.Option("auto", "--dtype", help="auto, float32, bfloat16, float16."),
     json: bool = typer.Option(False, "--json", help="One object per prompt."),
 ) -> None:
     """Answer prompts without and with a control, as the tokens come."""
-    from valign.cli.common import load_model
+    from valign.cli.common import load_control, load_model
     from valign.cli.textfile import read_lines
-    from valign.control import load
     from valign.lm import generate as answer
     from valign.lm import stream
 
     prompts = [*(prompt or []), *(read_lines(file) if file else [])]
     if not prompts:
         raise typer.BadParameter("Give a prompt, or a file of prompts with --file.")
-    steered = load(control) if control is not None else None
+    lm = load_model(model, dtype)
+    steered = load_control(control, lm) if control is not None else None
     if steered is not None and strength != 1.0:
         steered = steered.scaled(strength)
-    lm = load_model(model, dtype)
     options = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,

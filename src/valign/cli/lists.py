@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_module
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from valign.cli.console import out
@@ -29,13 +30,20 @@ def methods(
 
     if name is not None:
         method = method_class(name)
-        module = inspect.getmodule(method)
-        out.print(inspect.cleandoc((module.__doc__ if module else "") or ""), markup=False,
-                  highlight=False)  # fmt: skip
+        meanings = {
+            key: (field.default, " ".join((field.description or "").split()))
+            for key, field in method.model_fields.items()
+        }
+        if json:
+            settings = {key: {"default": d, "meaning": m} for key, (d, m) in meanings.items()}
+            explained = {"method": name, "about": inspect.getdoc(method), "settings": settings}
+            typer.echo(json_module.dumps(explained, indent=1))
+            return
+        out.print(inspect.getdoc(method) or "", markup=False, highlight=False)
         table = Table("setting", "default", "meaning", title="settings")
-        for key, field in method.model_fields.items():
-            table.add_row(key, str(field.default), " ".join((field.description or "").split()))
-        if method.model_fields:
+        for key, (default, meaning) in meanings.items():
+            table.add_row(key, escape(str(default)), escape(meaning))
+        if meanings:
             out.print(table)
         return
     rows = {n: first_line(method_class(n).__doc__) for n in available_methods()}
@@ -44,7 +52,7 @@ def methods(
         return
     table = Table("method", "what it does")
     for key, line in rows.items():
-        table.add_row(key, line)
+        table.add_row(escape(key), escape(line))
     out.print(table)
 
 
@@ -69,8 +77,8 @@ def values(
     if json:
         typer.echo(json_module.dumps({v.name: v.definition for v in found}, indent=1))
         return
-    table = Table("value", "group", "definition", title=found.title)
+    table = Table("value", "group", "definition", title=escape(found.title))
     for value in found:
-        table.add_row(value.name, dict(found.group_titles).get(value.group or "", ""),
-                      value.definition)  # fmt: skip
+        group = dict(found.group_titles).get(value.group or "", "")
+        table.add_row(value.name, escape(group), escape(value.definition))
     out.print(table)

@@ -6,6 +6,7 @@ import json as json_module
 from pathlib import Path
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from valign.cli.console import out, progress_bar
@@ -20,25 +21,24 @@ def profile(
     corpus: str | None = typer.Option(None, "--corpus", help="Where the dilemmas come from."),
     detector: str | None = typer.Option(None, "--detector", help="Who reads the answers."),
     control: Path | None = typer.Option(None, "--control", "-c", help="Profile it steered."),
-    prompts: int = typer.Option(100, "--prompts", help="Dilemmas asked."),
-    seed: int = typer.Option(0, "--seed"),
-    max_new_tokens: int = typer.Option(64, "--max-new-tokens"),
-    temperature: float = typer.Option(0.0, "--temperature"),
-    dtype: str = typer.Option("auto", "--dtype"),
+    prompts: int = typer.Option(100, "--prompts", min=1, help="Dilemmas asked."),
+    seed: int = typer.Option(0, "--seed", min=0),
+    max_new_tokens: int = typer.Option(64, "--max-new-tokens", min=1),
+    temperature: float = typer.Option(0.0, "--temperature", min=0.0, help="0 = greedy."),
+    dtype: str = typer.Option("auto", "--dtype", help="auto, float32, bfloat16, float16."),
     json: bool = typer.Option(False, "--json"),
 ) -> None:
     """Ask a model everyday dilemmas and read which values its answers express."""
     import numpy as np
 
-    from valign.cli.common import battery, default_corpus, load_model
-    from valign.control import load
+    from valign.cli.common import battery, default_corpus, load_control, load_model
     from valign.lm import generate
     from valign.measure import Resampling
     from valign.measure.bootstrap import mean
 
     asked = battery(corpus or default_corpus(model), detector)
-    steered = load(control) if control else None
     lm = load_model(model, dtype)
+    steered = load_control(control, lm) if control else None
     asks = asked.dilemmas(seed, prompts)
     answers: list[str] = []
     with progress_bar("answers") as bar:
@@ -67,7 +67,7 @@ def profile(
         head = {"model": lm.name, "judge": asked.judge, "prompts": len(asks), "seed": seed}
         typer.echo(json_module.dumps({**head, "values": rows}, indent=1))
         return
-    table = Table(title=f"{model}: {len(asks)} answers read by {asked.judge}")
+    table = Table(title=escape(f"{model}: {len(asks)} answers read by {asked.judge}"))
     table.add_column("value")
     table.add_column("mean score [95 %]", justify="right")
     table.add_column("expressed in [95 %]", justify="right")

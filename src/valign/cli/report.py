@@ -25,6 +25,8 @@ def report(
     if markdown:
         typer.echo(markdown_table(results))
         return
+    folder = folder if folder.is_dir() else folder.parent  # results.json itself may be named
     rows = folder / "rows.jsonl"
     found = list(read_rows(rows)) if rows.is_file() else []
-    out.print(str(render(results, found, folder / "report.html")), highlight=False)
+    page = render(results, found, folder / "report.html")
+    out.print(str(page), highlight=False, markup=False, soft_wrap=True)

@@ -37,8 +37,8 @@ def run(
         None, "--corpus", help="What to fit on and ask: valuetexts, world, or your own folder."
     ),
     detector: str | None = typer.Option(None, "--detector", help="Who judges real text."),
-    prompts: int = typer.Option(60, "--prompts", help="Dilemmas asked per seed."),
-    neutral: int = typer.Option(20, "--neutral", help="Neutral questions asked per seed."),
+    prompts: int = typer.Option(60, "--prompts", min=1, help="Dilemmas asked per seed."),
+    neutral: int = typer.Option(20, "--neutral", min=0, help="Neutral questions asked per seed."),
     max_new_tokens: int = typer.Option(64, "--max-new-tokens"),
     temperature: float = typer.Option(0.0, "--temperature", help="Of judged answers; 0 = greedy."),
     batch_size: int = typer.Option(32, "--batch-size", help="Rows per batch; changes no text."),
@@ -97,7 +97,12 @@ def _settings(given: list[str], methods: list[str]) -> dict[str, dict[str, str]]
         if not equals or not name:
             raise MethodSettingError(
                 f"Cannot read --set {text!r}; write method.key=value, for example "
-                f"{methods[0]}.{'p0'}=0.95"
+                "neva.share=0.1; `valign methods neva` lists its settings."
+            )
+        if method not in (*methods, *BASELINES):
+            raise MethodSettingError(
+                f"--set {text}: {method!r} is not among the methods of this run "
+                f"({', '.join(methods)}). Name it with --method {method}."
             )
         found.setdefault(method, {})[name] = value
     return found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from valign.cli.console import errors, out, progress_bar
@@ -32,12 +34,12 @@ def carry_out(
         task = bar.add_task("starting", total=None)
 
         def progress(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
+            bar.update(task, description=escape(what), completed=done, total=total)
 
         bench = Bench(lm, plan, battery, kept, progress=progress)
         bench.run()
     errors.print("computing intervals and writing the report ...", highlight=False)
-    results = collect(bench, command=" ".join(["valign", *sys.argv[1:]]), title=title)
+    results = collect(bench, command=shlex.join(["valign", *sys.argv[1:]]), title=title)
     results.write(folder / "results.json")
     render(results, kept.rows(), folder / "report.html")
     return results
@@ -46,7 +48,7 @@ def carry_out(
 def summary(results: Results, folder: Path) -> None:
     """The table a person wants first, then where everything lies."""
     table = Table(
-        title=results.title or None,
+        title=escape(results.title) or None,
         box=SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1),
@@ -59,11 +61,14 @@ def summary(results: Results, folder: Path) -> None:
         m = block.summary
         cells = [m.gain, m.leakage, m.fluency, m.facts_wrong, m.neutral_unchanged]
         dose = "" if block.dose is None else f"{block.dose:g}"
-        table.add_row(block.method, dose, *map(_cell, cells))
+        table.add_row(escape(block.method), dose, *map(_cell, cells))
     out.print(table)
-    out.print(f"report   {folder / 'report.html'}", highlight=False, soft_wrap=True)
-    out.print(f"numbers  {folder / 'results.json'}", highlight=False, soft_wrap=True)
-    out.print(f"controls {folder / 'controls'}", highlight=False, soft_wrap=True)
+    for what, name in (
+        ("report", "report.html"),
+        ("numbers", "results.json"),
+        ("controls", "controls"),
+    ):
+        out.print(f"{what:8} {folder / name}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _cell(x: Measured | None) -> str:

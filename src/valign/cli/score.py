@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from valign.cli.console import out, progress_bar
+from valign.cli.textfile import TextFileError, stream_texts
 
 _BATCH = 64
 
@@ -28,7 +30,6 @@ def score(
     json: bool = typer.Option(False, "--json", help="One object a row, with `scores`."),
 ) -> None:
     """Read the values a text expresses, from -1 (argues against) to +1 (promotes)."""
-    from valign.cli.textfile import stream_texts
     from valign.detect import load_detector
 
     if not text and file is None:
@@ -38,7 +39,7 @@ def score(
 
     def texts() -> Iterator[str]:
         for given in text or []:
-            yield from (line.strip() for line in sys.stdin) if given == "-" else [given]
+            yield from _typed_in() if given == "-" else [given]
         if file is not None:
             yield from (line for _, line in stream_texts(file))
 
@@ -61,6 +62,14 @@ def score(
         raise typer.BadParameter("There was no text to read.")
 
 
+def _typed_in() -> Iterator[str]:
+    """Lines of standard input that hold something."""
+    try:
+        yield from filter(None, (line.strip() for line in sys.stdin))
+    except UnicodeDecodeError as error:
+        raise TextFileError(f"Standard input is not UTF-8 text: {error.reason}.") from None
+
+
 def _batches(texts: Iterator[str], size: int) -> Iterator[list[str]]:
     batch: list[str] = []
     for line in texts:
@@ -73,8 +82,8 @@ def _batches(texts: Iterator[str], size: int) -> Iterator[list[str]]:
 
 
 def _table(text: str, scores: dict[str, float]) -> Table:
-    table = Table(title=text if len(text) < 100 else text[:97] + "...", title_justify="left",
-                  show_header=False, box=None)  # fmt: skip
+    title = escape(text if len(text) < 100 else text[:97] + "...")
+    table = Table(title=title, title_justify="left", show_header=False, box=None)
     for name, value in sorted(scores.items(), key=lambda kv: -abs(kv[1])):
         bar = ("+" if value > 0 else "-") * round(abs(value) * 20)
         table.add_row(name, f"{value:+.2f}", bar)

@@ -22,13 +22,15 @@ def stream_texts(path: Path) -> Iterator[tuple[int, str]]:
     if not path.is_file():
         raise TextFileError(f"No such file: {path}")
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
                 yield number, _text(path, number, line) if path.suffix == ".jsonl" else line.strip()
     except UnicodeDecodeError as error:
-        raise TextFileError(f"{path} is not UTF-8 text: {error.reason}.") from None
+        raise TextFileError(
+            f"{path} is not UTF-8 text: {error.reason}. Save it as UTF-8."
+        ) from None
 
 
 def _text(path: Path, number: int, line: str) -> str:

@@ -108,19 +108,29 @@ class TextBattery:
         from valign.detect import check_detector
 
         check_detector(judge, corpus.system)
+        if tune == judge.name:
+            raise BatteryError(
+                f"{judge.name} cannot both tune and judge. Judge with another detector, for "
+                "example --detector english-b."
+            )
         self.name, self.system = corpus.name, corpus.system
         self.judge, self.tune, self._detector = judge.name, tune, judge
         self.threshold = float(getattr(judge, "threshold", 0.5))
         self._fit, self._asked = split_corpus(corpus, test=0.5)
         self._pairs = corpus.pairs
+        for half, use in ((self._fit, "set doses on"), (self._asked, "ask")):
+            if not half.dilemmas:
+                raise BatteryError(
+                    f"The corpus {corpus.name} has {len(corpus.dilemmas)} dilemmas, and none is "
+                    f"left to {use}: a hash of their ids cuts them in two halves. Add dilemmas; "
+                    "20 are a start."
+                )
 
     def corpus(self, seed: int) -> Corpus:
         return replace(self._fit, pairs=self._pairs)
 
     def dilemmas(self, seed: int, n: int) -> list[Ask]:
         rows = _spread(self._asked.dilemmas, n, [d.value for d in self._asked.dilemmas])
-        if not rows:
-            raise BatteryError(f"The corpus {self.name} has no dilemmas to ask.")
         return [Ask(d.id, d.text, d.text) for d in rows]
 
     def neutral(self, seed: int, n: int) -> list[Ask]:

@@ -7,6 +7,7 @@ whole leakage matrix is a few batched generations.
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 
 import valign
-from valign.control import Control, EditsControl, load
+from valign.control import Control, ControlFileError, EditsControl, load
 from valign.lm import DoseMeter, HostModel, generate, token_logprobs
 from valign.lm.render import Prompt
 from valign.methods import get_method, method_class
@@ -42,8 +43,20 @@ def identity(plan: Plan, lm: HostModel, battery: Battery) -> dict[str, Any]:
         "judge": battery.judge,
         "methods": [m.label for m in plan.methods],
         "targets": [str(t) for t in plan.targets],
+        "texts": _texts(plan, battery),
         **{k: v for k, v in asdict(plan).items() if k not in ("methods", "targets", "batch_size")},
     }
+
+
+def _texts(plan: Plan, battery: Battery) -> str:
+    """Hash of everything fitted on and asked, so that a corpus that was changed is noticed."""
+    fitted = [battery.corpus(seed).fingerprint for seed in plan.seeds]
+    asked = [
+        (ask.id, ask.text)
+        for seed in plan.seeds
+        for ask in battery.dilemmas(seed, plan.prompts) + battery.neutral(seed, plan.neutral)
+    ]
+    return hashlib.sha256(json.dumps([fitted, asked]).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,13 +91,23 @@ class Bench:
         self._progress = progress or (lambda what, done, total: None)
         self._meters: dict[int, DoseMeter] = {}
         self.cost: dict[tuple[str, float | None], dict[str, float]] = {}
-        per_seed = plan.prompts + plan.neutral
         arms = sum(len(self._doses(method)) for method in plan.methods)
-        self.total = len(plan.seeds) * per_seed * (1 + arms * len(plan.targets))
+        asked = sum(
+            len(battery.dilemmas(seed, plan.prompts)) + len(battery.neutral(seed, plan.neutral))
+            for seed in plan.seeds
+        )
+        self.total = asked * (1 + arms * len(plan.targets))
         self._done = 0
 
     def run(self) -> None:
-        """Make every row of the plan that the folder does not hold yet."""
+        """Make every row of the plan that the folder does not hold yet.
+
+        Controls come first, and those of the last-named methods before the baselines': what
+        cannot be fitted or dosed on this model is refused before any answer is made.
+        """
+        for seed, method in product(self.plan.seeds, reversed(self.plan.methods)):
+            for dose, target in product(self._doses(method), self.plan.targets):
+                self._control(method, target, dose, seed)
         for seed in self.plan.seeds:
             self._arm("none", None, seed, {"": None})
             for method in self.plan.methods:
@@ -109,7 +132,12 @@ class Bench:
             return None
         path = self.folder.control_file(choice.label, str(target), dose, seed)
         if path.is_file():
-            return load(path)
+            try:
+                return load(path)
+            except ControlFileError as error:
+                raise ControlFileError(
+                    f"{error} Delete the file, and the same command fits it again."
+                ) from None
         self._progress(f"fitting {choice.label} towards {target}", self._done, self.total)
         began = time.perf_counter()
         method = get_method(choice.name, **choice.settings)
@@ -209,7 +237,7 @@ class Bench:
         spent["tokens"] += sum(map(len, said.token_ids))
         gates = self._gates(jobs, prompts, reading, [r.gate for r in said.receipts])
         judged = self.battery.read(asks, said.texts)
-        logprobs = token_logprobs(lm, prompts, said.texts, batch_size=plan.batch_size)
+        logprobs = token_logprobs(lm, prompts, said.token_ids, batch_size=plan.batch_size)
         for job, text, judgement, logp, gate in zip(
             jobs, said.texts, judged, logprobs, gates, strict=True
         ):

@@ -9,6 +9,7 @@ report.html       the page
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -17,6 +18,9 @@ from typing import Any
 
 from valign.study.results import Row, read_rows
 from valign.values import ValignError
+
+_LONGEST_NAME = 180
+"""Bytes; most file systems take 255, and writers add to a name."""
 
 RowKey = tuple[str, str, float | None, int, str, str]
 
@@ -47,13 +51,16 @@ class RunFolder:
             (self.path / "controls").mkdir(parents=True, exist_ok=True)
             if not plan.exists():
                 write_text(plan, json.dumps(identity, indent=1, sort_keys=True) + "\n")
-            self._mend_rows()
+            begun = json.loads(plan.read_text("utf-8"))
         except OSError as error:
+            raise self._unwritable(error) from None
+        except ValueError:
+            begun = None
+        if not isinstance(begun, dict):
             raise FolderError(
-                f"Cannot write to {self.path}: {error.strerror or error}. "
-                "Choose a folder you may write to with --out."
-            ) from None
-        begun = json.loads(plan.read_text("utf-8"))
+                f"{plan} is damaged, so it cannot be told which run {self.path} holds. Choose "
+                "another --out folder for a new run."
+            )
         if begun != identity:
             differs = sorted(
                 k for k in begun.keys() | identity.keys() if begun.get(k) != identity.get(k)
@@ -62,6 +69,10 @@ class RunFolder:
                 f"{self.path} holds another run: {', '.join(differs)} differ. Use the same "
                 "command to continue it, or another --out folder for a new run."
             )
+        try:
+            self._mend_rows()  # only now is it known to be this run's file
+        except OSError as error:
+            raise self._unwritable(error) from None
         self._done = {row.key for row in self.rows()}
 
     @property
@@ -79,6 +90,12 @@ class RunFolder:
             if whole < len(data):
                 file.truncate(whole)
 
+    def _unwritable(self, error: OSError) -> FolderError:
+        return FolderError(
+            f"Cannot write to {self.path}: {error.strerror or error}. "
+            "Choose a folder you may write to with --out."
+        )
+
     def rows(self) -> list[Row]:
         """All finished rows."""
         return list(read_rows(self.rows_file))
@@ -89,10 +106,13 @@ class RunFolder:
     def append(self, rows: Iterable[Row]) -> None:
         """Write rows through to the disk before anything else is begun."""
         rows = list(rows)
-        with self.rows_file.open("a", encoding="utf-8", newline="\n") as file:
-            file.write("".join(row.line() + "\n" for row in rows))
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.rows_file.open("a", encoding="utf-8", newline="\n") as file:
+                file.write("".join(row.line() + "\n" for row in rows))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise self._unwritable(error) from None
         self._done.update(row.key for row in rows)
 
     def control_file(self, method: str, target: str, dose: float | None, seed: int) -> Path:
@@ -100,6 +120,8 @@ class RunFolder:
         strength = "" if dose is None else f"-{dose:g}"
         name = f"{method}{strength}-{target}-seed{seed}"
         safe = "".join(c if c.isalnum() or c in "+-=.," else "_" for c in name)
+        if len(safe) > _LONGEST_NAME:  # a profile of many values
+            safe = f"{safe[:_LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
         return self.path / "controls" / f"{safe}.safetensors"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,8 +65,22 @@ class Plan:
         for name in ("prompts", "max_new_tokens", "batch_size", "dose_prompts"):
             if getattr(self, name) < 1:
                 raise PlanError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if not self.doses or any(not dose > 0 for dose in self.doses):
-            raise PlanError(f"Doses are positive numbers of nats, got {self.doses}.")
-        labels = [method.label for method in self.methods]
-        if len(set(labels)) < len(labels):
-            raise PlanError(f"A method stands twice in the plan: {', '.join(labels)}.")
+        for name in ("neutral", "temperature"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise PlanError(f"{name} must be 0 or more, got {getattr(self, name)}.")
+        wrong = [dose for dose in self.doses if not 0 < dose < math.inf]
+        if wrong or not self.doses:
+            raise PlanError(
+                f"A dose is a positive number of nats, for example 0.5; got {wrong or 'none'}."
+            )
+        if not self.seeds:
+            raise PlanError("A plan needs a seed, for example 0.")
+        for what, named in (
+            ("method", [method.label for method in self.methods]),
+            ("target", [str(target) for target in self.targets]),
+            ("dose", list(self.doses)),
+            ("seed", list(self.seeds)),
+        ):
+            twice = [name for name in named if named.count(name) > 1]
+            if twice:
+                raise PlanError(f"The {what} {twice[0]} stands twice in the plan; give it once.")
