@@ -7,13 +7,14 @@ its own code needs sentence-transformers, so the folder is found without importi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from valign.detect.errors import MissingEncoderError
 
@@ -58,7 +59,7 @@ class Backbone:
         self.name = str(name_or_path)
         source = str(minilm_folder()) if self.name == MINILM else self.name
         self.tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModel.from_pretrained(source, dtype=torch.float32, attn_implementation="sdpa")
+        model = _quietly(AutoModel.from_pretrained, source)
         if not hasattr(model, "embeddings") or not hasattr(model.get_encoder(), "layer"):
             raise MissingEncoderError(
                 f"{self.name} is a {type(model).__name__}; expected an encoder with `embeddings` "
@@ -98,6 +99,17 @@ class Backbone:
         return ids, mask
 
 
+def _quietly(load: Callable[..., nn.Module], source: str) -> nn.Module:
+    """Load without transformers' progress bar: a small encoder needs none."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        return load(source, dtype=torch.float32, attn_implementation="sdpa")
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
 def run_layers(layers: nn.ModuleList, hidden: Tensor, mask: Tensor) -> Tensor:
     """Pass token vectors (B, T, width) through layers; padding (mask False) is never attended."""
     attended = mask[:, None, None, :]
@@ -108,7 +120,7 @@ def run_layers(layers: nn.ModuleList, hidden: Tensor, mask: Tensor) -> Tensor:
 
 
 def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the real tokens, (B, T, width) -> (B, width); the pooling MiniLM was trained with."""
+    """Mean over the real tokens, (B, T, width) -> (B, width): the pooling MiniLM was made with."""
     weight = mask.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
 

@@ -56,7 +56,8 @@ class SignCalibration:
             def loss(theta: np.ndarray, u=u, y=y, w=w) -> float:
                 p = sign_probabilities(np.exp(theta[0]) * u + theta[1:])
                 nll = -np.log(np.clip(p[np.arange(len(y)), y], 1e-12, None))
-                return float((w * nll).sum() + _PULL * (theta[0] ** 2 + 0.1 * (theta[1:] ** 2).sum()))
+                pull = _PULL * (theta[0] ** 2 + 0.1 * (theta[1:] ** 2).sum())
+                return float((w * nll).sum() + pull)
 
             best = minimize(loss, np.zeros(3), method="L-BFGS-B").x
             fitted.temperature[v] = np.exp(best[0])

@@ -22,6 +22,7 @@ from valign.detect.backbone import Backbone, length_batches
 from valign.detect.calibrate import SignCalibration, expected_sign
 from valign.detect.errors import DetectorError
 from valign.detect.head import ValueHead
+from valign.detect.packing import packed, unpacked
 from valign.detect.windows import Rule, combine, split_windows
 from valign.values import ValueSystem, convert, load_system
 
@@ -101,7 +102,7 @@ class EncoderDetector:
         try:
             with safe_open(str(path), "pt") as file:
                 settings = json.loads((file.metadata() or {})["valign"])
-                tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+                tensors = unpacked({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
         except (SafetensorError, KeyError, ValueError) as error:
             raise DetectorError(f"{path} is not a detector's file: {error}") from None
         if settings.get("format") != FORMAT:
@@ -118,13 +119,15 @@ class EncoderDetector:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write `detector.safetensors`: weights in float16, settings in its header."""
-        tensors = {k: v.detach().half().contiguous() for k, v in self.head.state_dict().items()}
+        """Write `detector.safetensors`: packed weights, settings in its header."""
+        tensors = packed(self.head.state_dict())
         tensors["calibration.temperature"] = torch.tensor(self.calibration.temperature).float()
         tensors["calibration.offset"] = torch.tensor(self.calibration.offset).float()
         Path(folder).mkdir(parents=True, exist_ok=True)
         header = json.dumps(self.settings | {"format": FORMAT})
-        save_file(tensors, str(Path(folder) / FILE), {"valign": header})
+        path = Path(folder) / FILE
+        save_file(tensors, str(path), {"valign": header})
+        path.chmod(0o644)
 
     def score(
         self, texts: Sequence[str], prompts: Sequence[str | None] | None = None

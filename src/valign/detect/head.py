@@ -61,8 +61,11 @@ class ValueHead(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor) -> HeadOutput:
         """Logits from token vectors (B, T, width) below the tuned layers."""
-        pooled = mean_pool(run_layers(self.layers, hidden, mask), mask)
-        return self.read(pooled)
+        return self.read(self.pool(hidden, mask))
+
+    def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Pooled vectors (B, width) from token vectors below the tuned layers."""
+        return mean_pool(run_layers(self.layers, hidden, mask), mask)
 
     def read(self, pooled: Tensor) -> HeadOutput:
         """Logits from pooled vectors (B, width)."""

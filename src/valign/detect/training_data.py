@@ -15,10 +15,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from valign.corpora import load_corpus
+import numpy as np
+
+from valign.corpora.load import load_corpus, load_rewrites
 from valign.corpora.split import id_fraction
 from valign.detect.errors import DetectorError
-from valign.values import load_system
+from valign.values import convert, load_system
 
 TEN = load_system("schwartz10").names
 
@@ -29,13 +31,16 @@ class LabelledText:
 
     Attributes:
         id: stable name of the row.
-        source: `valueeval23`, `fulcra`, `answers`, `neutral`, `pairs`.
+        source: the set it comes from: `valueeval23`, `fulcra`, `answers`, `neutral`,
+            `rewrites`, `sources` (of the rewrites, plain), `pairs`, `persona`, `inventory`,
+            `described`, `plain`.
         part: `test`, `validation`, `a` or `b`.
         prompt: what the text answers, where there is such a thing.
         signs: value of the ten -> -1, 0 or 1; values that are not named are unknown.
         categories: the ValueEval'23 categories that are present, or None where not labelled.
         level1: the ValueEval'23 level-1 values that are present, or None where not labelled.
         rival: id of the other side of a contrast pair, on the positive side only.
+        value: the value of a contrast pair.
     """
 
     id: str
@@ -79,12 +84,10 @@ def part_of(key: str) -> str:
 def valueeval(folder: Path) -> Iterator[LabelledText]:
     """Touché23-ValueEval arguments (Mirzakhmedova et al.; CC BY 4.0).
 
-    Training arguments alternate between `a` and `b` by their conclusion, so that the two share no
-    topic. Unlabelled categories are absent; a value of the ten is +1 if any of its categories is.
+    Training arguments go to `a` (two fifths) or `b` by their conclusion, so that the two share no
+    topic; the detector that judges gets more. Unlabelled categories are absent; a value of the
+    ten is +1 if any of its categories is.
     """
-    from valign.values.convert import _mappings
-
-    ten = _mappings()["valueeval23"]["schwartz10"]
     for split in ("training", "validation", "test"):
         labels = _ones(folder / f"labels-{split}.tsv")
         fine_path = folder / f"level1-labels-{split}.tsv"
@@ -94,14 +97,14 @@ def valueeval(folder: Path) -> Iterator[LabelledText]:
             present = labels[id]
             part = split
             if split == "training":
-                part = "a" if id_fraction(row["Conclusion"]) < 0.5 else "b"
+                part = "a" if id_fraction(row["Conclusion"]) < 0.4 else "b"
             yield LabelledText(
                 id=id,
                 source="valueeval23",
                 part=part,
                 text=row["Premise"],
                 prompt=f"{row['Stance']}: {row['Conclusion']}",
-                signs={v: int(any(c in present for c in parts)) for v, parts in ten.items()},
+                signs=ten_of(present),
                 categories=present,
                 level1=fine.get(id),
             )
@@ -138,9 +141,17 @@ def valuetexts() -> Iterator[LabelledText]:
     for neutral in corpus.neutral:
         yield LabelledText(neutral.id, "neutral", part_of(neutral.id), neutral.answer,
                            neutral.prompt, dict.fromkeys(TEN, 0))  # fmt: skip
+    for rewrite in load_rewrites():
+        part = part_of(rewrite.id)
+        yield LabelledText(f"{rewrite.id}-source", "sources", part, rewrite.source, rewrite.prompt,
+                           dict.fromkeys(TEN, 0))  # fmt: skip
+        signs = {v: int(np.sign(s)) for v, s in rewrite.target.items() if s}
+        yield LabelledText(
+            rewrite.id, "rewrites", part, rewrite.rewrite, rewrite.prompt, signs
+        )
     for pair in corpus.pairs:
         part, other = part_of(pair.id), f"{pair.id}-negative"
-        also = {v: 1 for v in pair.also}
+        also = dict.fromkeys(pair.also, 1)
         yield LabelledText(pair.id, "pairs", part, pair.positive, pair.prompt,
                            also | {pair.value: 1}, rival=other, value=pair.value)  # fmt: skip
         yield LabelledText(other, "pairs", part, pair.negative, pair.prompt,
@@ -149,15 +160,29 @@ def valuetexts() -> Iterator[LabelledText]:
 
 def all_texts(folder: Path | None = None) -> list[LabelledText]:
     """Every labelled text; the public ones from `folder` (default: `public_folder()`)."""
+    from valign.detect import signed_statements as signed
+
     folder = folder or public_folder()
-    return [*valuetexts(), *valueeval(folder / "valueeval23"), *fulcra(folder / "fulcra")]
+    return [
+        *valuetexts(),
+        *valueeval(folder / "valueeval23"),
+        *fulcra(folder / "fulcra"),
+        *signed.persona_statements(folder / "persona_evals"),
+        *signed.inventory_items(folder / "valuebench"),
+        *signed.described_values(folder / "valueeval23"),
+        *signed.plain_outputs(folder / "self_instruct"),
+    ]
 
 
-def select(
-    rows: Iterable[LabelledText], source: str, *parts: str
-) -> list[LabelledText]:
+def select(rows: Iterable[LabelledText], source: str, *parts: str) -> list[LabelledText]:
     """The rows of one source and some parts, in order."""
     return [row for row in rows if row.source == source and row.part in parts]
+
+
+def ten_of(categories: frozenset[str]) -> dict[str, int]:
+    """Which of the ten a set of ValueEval'23 categories touches, as 0 or 1."""
+    return {value: int(share > 0) for value, share in
+            convert(_Indicator(categories), "valueeval23", "schwartz10").items()}  # fmt: skip
 
 
 def category_names(folder: Path, *, level1: bool = False) -> tuple[str, ...]:
@@ -165,6 +190,19 @@ def category_names(folder: Path, *, level1: bool = False) -> tuple[str, ...]:
     name = "level1-labels-training.tsv" if level1 else "labels-training.tsv"
     with open(folder / name, encoding="utf-8") as lines:
         return tuple(next(lines).rstrip("\r\n").split("\t")[1:])
+
+
+class _Indicator(dict[str, float]):
+    """1 for the names given, 0 for every other."""
+
+    def __init__(self, names: frozenset[str]):
+        super().__init__(dict.fromkeys(names, 1.0))
+
+    def __missing__(self, name: str) -> float:
+        return 0.0
+
+    def __contains__(self, name: object) -> bool:
+        return True
 
 
 def _tsv(path: Path) -> Iterator[dict[str, str]]:
