@@ -79,9 +79,7 @@ def _changed(edit: Edit, x: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
     if edit.kind == "push":
         seen = start if edit.hold else x
         moved = x.clone()
-        for w, b, goal, d in zip(
-            t["weight"], t["bias"], t["target"], t["direction"], strict=True
-        ):
+        for w, b, goal, d in zip(t["weight"], t["bias"], t["target"], t["direction"], strict=True):
             short = goal - (w @ seen + b)
             if short > 0:
                 moved = moved + s * short * d

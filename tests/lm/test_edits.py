@@ -150,8 +150,8 @@ def test_a_control_that_does_not_fit_is_refused_before_work():
     )
     with pytest.raises(UnsupportedSiteError, match=r"33 wide.*32 there.*somebody/else"):
         generate(lm, PROMPTS, wide)
-    far = EditsControl(target=wide.target, edits=(
-        Edit(Site("resid", 0), "scale", dict(index=torch.tensor([32]), factor=torch.ones(1))),))  # fmt: skip
+    beyond = dict(index=torch.tensor([32]), factor=torch.ones(1))
+    far = EditsControl(target=wide.target, edits=(Edit(Site("resid", 0), "scale", beyond),))
     with pytest.raises(UnsupportedSiteError, match="coordinate 32"):
         generate(lm, PROMPTS, far)
     empty = EditsControl(target=wide.target)

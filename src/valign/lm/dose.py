@@ -8,10 +8,13 @@ coefficient, which cannot be compared across methods.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
+from scipy.optimize import brentq
 
 from valign.control.control import Control, EditsControl
 from valign.lm.errors import DoseError
@@ -28,6 +31,15 @@ class Dose:
     p95: float
     mean: float
     tokens: int
+
+
+_LARGEST_STEP = math.log(16)
+_FARTHEST = math.log(2**20)
+
+
+def _error(found: float, wanted: float) -> float:
+    """Relative error; infinite for numbers that are not finite."""
+    return abs(found - wanted) / wanted if math.isfinite(found) else math.inf
 
 
 class DoseMeter:
@@ -80,42 +92,50 @@ class DoseMeter:
     ) -> Control:
         """The control scaled to a dose in nats; provenance carries what was measured.
 
-        Secant steps on log KL against log strength (KL grows about with the square), kept inside
-        a bracket so that saturation cannot throw them off.
+        Steps after KL ~ strength^2 until the dose is bracketed, then Brent's method on log KL
+        against log strength.
+
+        Args:
+            control: edits of any strength.
+            dose: wanted 95th percentile, nats.
+            tolerance: relative error at which the search ends.
+            accept: relative error that is put up with where the dose jumps (coarse number types);
+                provenance says what was reached.
 
         Raises:
-            DoseError: the dose is not positive, or no strength up to 2^20 reaches it within the
-                tolerance.
+            DoseError: the dose is not positive, or no strength in 2^-20 to 2^20 reaches it.
         """
         if not dose > 0:
             raise DoseError(f"dose={dose}: a dose is a positive number of nats, for example 0.5.")
-        strength, low, high = 1.0, 0.0, float("inf")
-        measured = self.measure(control.scaled(strength))
-        best = (strength, measured)
-        for _ in range(24):
-            if abs(measured.p95 - dose) <= tolerance * dose:
-                break
-            if measured.p95 < dose:
-                low = strength
-            else:
-                high = strength
-            guess = strength * min(max((dose / max(measured.p95, 1e-9)) ** 0.5, 1 / 16), 16)
-            inside = low < guess < high
-            if not inside:
-                guess = (low * high) ** 0.5 if low and high < float("inf") else (low + high) / 2
-            if low and high / low < 1 + 1e-5:
-                break  # the dose jumps here
-            strength = guess
-            if strength > 2**20:
-                raise DoseError(
-                    f"No strength brings this {control.method} control to {dose} nats (reached "
-                    f"{measured.p95:.3g}): its edits hardly reach the output. Try other layers."
-                )
+        tried: list[tuple[float, Dose]] = []
+
+        @cache
+        def excess(log_strength: float) -> float:
+            """Log of measured over wanted dose; 0 within the tolerance."""
+            strength = math.exp(log_strength)
             measured = self.measure(control.scaled(strength))
-            if not abs(measured.p95 - dose) >= abs(best[1].p95 - dose):  # also leaves a NaN
-                best = (strength, measured)
-        strength, measured = best
-        if not abs(measured.p95 - dose) <= max(tolerance, accept) * dose:
+            tried.append((strength, measured))
+            if abs(measured.p95 - dose) <= tolerance * dose:
+                return 0.0
+            p95 = measured.p95 if math.isfinite(measured.p95) else 1e12  # far too strong
+            return math.log(max(p95, 1e-12) / dose)
+
+        at, over, stride = 0.0, excess(0.0), 0.5
+        while over:
+            step = min(max(-over * stride, -_LARGEST_STEP), _LARGEST_STEP)
+            before, at = at, at + step
+            if abs(at) > _FARTHEST:
+                raise DoseError(
+                    f"No strength brings this {control.method} control to {dose} nats (at "
+                    f"{tried[-1][0]:.2g} times its strength: {tried[-1][1].p95:.3g}). Its edits "
+                    "hardly reach the output, or it saturates: ask for less, or other layers."
+                )
+            was, over, stride = over, excess(at), stride * 2
+            if over * was < 0:
+                brentq(excess, before, at, xtol=1e-5, maxiter=24, disp=False)
+                break
+        strength, measured = min(tried, key=lambda pair: _error(pair[1].p95, dose))
+        if _error(measured.p95, dose) > max(tolerance, accept):
             raise DoseError(
                 f"This {control.method} control cannot be set to {dose} nats: the nearest is "
                 f"{measured.p95:.3g}. Ask for that, or measure on more prompts."

@@ -119,7 +119,8 @@ class Session:
         self._prompt_touched: list[int] = []
         self._later = 0
         self._sizes: dict[Site, torch.Tensor] = {}
-        self._uncached: tuple[torch.Tensor, torch.Tensor] | None = None  # ids, start
+        self._uncached: tuple[torch.Tensor, torch.Tensor] | None = None  # prompt ids, start
+        self._length = 0
         self._reading_gates = False
         self._stack = ExitStack()
 
@@ -248,8 +249,9 @@ class Session:
         else:
             first = (valid * (length - columns)).argmax(dim=1)
             start = first + torch.as_tensor(self._lengths, device=device) - 1
-        self._uncached = (ids, start) if kwargs.get("use_cache") is False else None
+        self._length = length
         if not going_on:
+            self._uncached = (ids, start) if kwargs.get("use_cache") is False else None
             self._expanded = self._rows * batch if self._shared else self._rows
             self._programs = {}
             self._reading_gates = True
@@ -283,9 +285,10 @@ class Session:
         cached = kwargs.get("use_cache") is not False
         if cached or self._uncached is None or self._lengths is not None:
             return False
-        before = self._uncached[0]
-        grown = (before.shape[0], before.shape[1] + 1)
-        return tuple(ids.shape[:2]) == grown and torch.equal(ids[:, :-1], before)
+        prompt = self._uncached[0]
+        if len(ids) != len(prompt) or ids.shape[1] != self._length + 1:
+            return False
+        return torch.equal(ids[:, : prompt.shape[1]], prompt)  # beams may have changed places
 
     def _changer(self, site: Site):
         def change(a: torch.Tensor) -> torch.Tensor | None:
