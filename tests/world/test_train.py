@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from valign.world import World
 from valign.world.batches import Stream, collate, encode, pack
+from valign.world.card import ship
 from valign.world.check import answer_nats, share
 from valign.world.tables import facts
 from valign.world.tokenizer import load_tokenizer, render, train_tokenizer
@@ -111,3 +113,17 @@ def test_the_generators_entropy_is_a_floor(tmp_path: Path, tokenizer) -> None:
 def test_wilson_interval() -> None:
     got = share([True] * 90 + [False] * 10)
     assert got["share"] == 0.9 and 0.82 < got["low"] < 0.9 < got["high"] < 0.95
+
+
+def test_a_run_ships_with_a_card(tmp_path: Path) -> None:
+    """Even a model that knows nothing gets all its figures, and the card says what it missed."""
+    run, folder = tmp_path / "run", tmp_path / "folder"
+    train(run, replace(TINY, tokens=1200), None)
+    (run / "log.jsonl").write_text(json.dumps({"tokens": 1200, "step": 3, "seconds": 1.0}))
+    figures = ship(run, folder, n=3)
+    assert figures["free greedy: fluent"] == {"share": 0.0, "low": 0.0, "high": 0.5615, "n": 3}
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nlicense: apache-2.0") and "{" not in card.split("## Measured")[1]
+    assert "| fluent, free answers | 0.000 [0.000, 0.561] | 0.97 | **no** |" in card
+    config = json.loads((folder / "config.json").read_text())
+    assert config["dtype"] == "float32" and config["model_type"] == "llama"
