@@ -66,9 +66,9 @@ def fit_gate(
             )
     key = ("gate", corpus.fingerprint, tuple(sorted(named)), against, ridge, seed)
     if key not in lm.memo:
-        prompts = [(prompt, "") for prompt in about + plain]
-        activations = collect(lm, prompts, lm.sites("resid"), positions="prompt")
-        labels = torch.arange(len(prompts)) < len(about)
+        examples = [(prompt, "") for prompt in about + plain]
+        activations = collect(lm, examples, lm.sites("resid"), positions="prompt")
+        labels = torch.arange(len(examples)) < len(about)
         train = torch.cat([split(len(about), seed=seed), split(len(plain), seed=seed)])
         lm.memo[key] = fit_probes(activations, labels, train, ridge=ridge, balanced=True)
     probes = lm.memo[key]

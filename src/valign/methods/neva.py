@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
+from transformers.pytorch_utils import Conv1D
 
 from valign.control import Edit, EditsControl, Site
 from valign.corpora.types import Corpus
@@ -28,6 +30,7 @@ from valign.methods.probes import informative
 from valign.methods.push import logit, push_edit
 from valign.methods.readings import (
     Positions,
+    Reading,
     Readings,
     gradients,
     need_pairs,
@@ -114,7 +117,8 @@ class NeVA(Method):
                 )
             moves[value] = self._move(field, number, chosen[value])
         if self.mode == "add":
-            edits = field.add(sum(s * moves[v] for v, s in target.named.items()))
+            scaled = [score * moves[v] for v, score in target.named.items()]
+            edits = field.add(torch.stack(scaled).sum(0))
         else:
             edits = self._push(field, target, chosen)
         gate, gate_accuracy = (
@@ -146,15 +150,18 @@ class NeVA(Method):
             targets = [found[values.index(v)] for v in target.named]
             accuracy = {s: sum(r[s].probe.accuracy for r in targets) / len(targets) for s in sites}
             sites, rule = informative(accuracy)
-        flat = _Flattener(sites)
-        gap = torch.stack([flat(lambda s, r=r: r[s].gap) for r in found])
-        weight = torch.stack([flat(lambda s, r=r: r[s].probe.weight) for r in found])
+
+        def flat(read_off: Callable[[Reading], torch.Tensor]) -> Flat:
+            return torch.stack([torch.cat([read_off(row[s]) for s in sites]) for row in found])
+
+        gap = flat(lambda reading: reading.gap)
+        weight = flat(lambda reading: reading.probe.weight)
         raw, effect = gap, torch.zeros_like(gap)
         if self.score == "attribution" or self.move != "gap":
             slopes = [
                 gradients(lm, corpus, "neurons", v, pairs=self.gradient_pairs) for v in values
             ]
-            effect = torch.stack([flat(lambda s, g=g: g[s][0] - g[s][1]) for g in slopes])
+            effect = torch.stack([torch.cat([g[s][0] - g[s][1] for s in sites]) for g in slopes])
         slope = effect
         if self.specific:
             gap, weight, slope = map(against_others, (gap, weight, effect))
@@ -163,8 +170,7 @@ class NeVA(Method):
         elif self.score == "contrib":
             scores = weight * gap
         elif self.score == "abs_weight":
-            std = torch.stack([flat(lambda s, r=r: r[s].std) for r in found])
-            scores = (weight * std).abs()
+            scores = (weight * flat(lambda reading: reading.std)).abs()
         else:
             scores = self._write(lm, corpus, values, sites, gap)
         return _Field(
@@ -192,8 +198,9 @@ class NeVA(Method):
             direction = torch.stack([r[after].gap for r in resid])
             if self.specific:
                 direction = against_others(direction)
-            weight = lm.layout.module(site).weight.detach().float().cpu()
-            if weight.shape[0] != direction.shape[1]:  # Conv1D keeps its weight transposed
+            down = lm.layout.module(site)
+            weight = down.get_parameter("weight").detach().float().cpu()
+            if isinstance(down, Conv1D):  # keeps its weight transposed
                 weight = weight.T
             parts.append(torch.nn.functional.normalize(direction, dim=1) @ weight)
         return torch.cat(parts, dim=1) * gap
@@ -265,16 +272,6 @@ class NeVA(Method):
             site, weight, bias, target, share,
             free=masks.any(0), hold=not self.per_token, limits=limits,
         )  # fmt: skip
-
-
-class _Flattener:
-    """Lays what each site gives side by side."""
-
-    def __init__(self, sites: list[Site]):
-        self.sites = sites
-
-    def __call__(self, get) -> torch.Tensor:
-        return torch.cat([get(site) for site in self.sites])
 
 
 @dataclass(frozen=True, eq=False)
