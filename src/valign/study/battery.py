@@ -58,6 +58,8 @@ class Battery(Protocol):
         name, system: what is asked, and about which values.
         judge, tune: names of the detector that judges and of the one that tuned (or None).
         threshold: a value counts as present from this score on.
+        ceilings: methods that are no competitors here, since the model was trained on what they
+            do; reported apart.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Battery(Protocol):
     judge: str
     tune: str | None
     threshold: float
+    ceilings: frozenset[str]
 
     def corpus(self, seed: int) -> Corpus:
         """What methods are fitted on under a seed; shares no text with what is asked."""
@@ -115,6 +118,7 @@ class TextBattery:
             )
         self.name, self.system = corpus.name, corpus.system
         self.judge, self.tune, self._detector = judge.name, tune, judge
+        self.ceilings: frozenset[str] = frozenset()
         self.threshold = float(getattr(judge, "threshold", 0.5))
         self._fit, self._asked = split_corpus(corpus, test=0.5)
         self._pairs = corpus.pairs

@@ -37,6 +37,7 @@ from valign.study.results import (
     ModelInfo,
     Receipt,
     Results,
+    Role,
     Row,
     Sample,
     SystemInfo,
@@ -173,7 +174,7 @@ class Collector:
         return Block(
             method=choice.label,
             kind="none",  # until the control on disk says otherwise
-            role="baseline" if choice.name in ("none", "random") else "method",
+            role=self._role(choice.name),
             dose=dose,
             settings=dict(choice.settings),
             targets=targets,
@@ -185,6 +186,11 @@ class Collector:
                 [_m(leak.group_matrix.at(i, j)) for j in range(groups[1])] for i in range(groups[0])
             ],
         )
+
+    def _role(self, method: str) -> Role:
+        if method in self.battery.ceilings:
+            return "ceiling"
+        return "baseline" if method in ("none", "random") else "method"
 
     def _tax(self, arm: Arm, targets: Sequence[str]) -> dict[str, Measured | None]:
         """Fluency, facts and neutral damage, over one target or several."""
@@ -241,9 +247,13 @@ class Collector:
         }
 
     def _receipt(self, arm: Arm, target: str) -> Receipt:
-        rows = [r for r in self.answers("ungated", arm[0], target, arm[1]).rows if r is not None]
+        found = self.answers("ungated", arm[0], target, arm[1])
+        rows = [row for row in found.rows if row is not None]
+        sizes = found.column(lambda r: r.size)
         return Receipt(
             tokens=sum(row.tokens for row in rows),
+            tokens_touched=sum(row.touched for row in rows),
+            mean_size=_m(mean(sizes, self.draws("ungated")).at()) if any(sizes > 0) else None,
             requests=len(rows),
             gate_opened=sum(bool(row.gate_open) for row in rows),
         )

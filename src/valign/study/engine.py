@@ -19,6 +19,7 @@ import torch
 import valign
 from valign.control import Control, ControlFileError, EditsControl, load
 from valign.lm import DoseMeter, HostModel, generate, token_logprobs
+from valign.lm.errors import UnsupportedSiteError
 from valign.lm.render import Prompt
 from valign.methods import get_method, method_class
 from valign.study.battery import Ask, Battery
@@ -141,7 +142,12 @@ class Bench:
         self._progress(f"fitting {choice.label} towards {target}", self._done, self.total)
         began = time.perf_counter()
         method = get_method(choice.name, **choice.settings)
-        control = method.fit(self.lm, self.battery.corpus(seed), target)
+        try:
+            control = method.fit(self.lm, self.battery.corpus(seed), target)
+        except UnsupportedSiteError as error:
+            raise UnsupportedSiteError(
+                f"{choice.label} cannot run on {self.lm.name}: {error}"
+            ) from None
         meter = self._meter(seed)
         if dose is None:
             measured = asdict(meter.measure(control))
@@ -238,8 +244,8 @@ class Bench:
         gates = self._gates(jobs, prompts, reading, [r.gate for r in said.receipts])
         judged = self.battery.read(asks, said.texts)
         logprobs = token_logprobs(lm, prompts, said.token_ids, batch_size=plan.batch_size)
-        for job, text, judgement, logp, gate in zip(
-            jobs, said.texts, judged, logprobs, gates, strict=True
+        for job, text, judgement, logp, gate, receipt in zip(
+            jobs, said.texts, judged, logprobs, gates, said.receipts, strict=True
         ):
             yield Row(
                 run=self.folder.path.name,
@@ -260,6 +266,8 @@ class Bench:
                 nll=float(-logp.sum()) if torch.isfinite(logp).all() else None,
                 tokens=len(logp),
                 gate_open=gate,
+                touched=receipt.tokens,
+                size=receipt.size,
             )
 
 

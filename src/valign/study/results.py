@@ -365,6 +365,8 @@ class Row(_Model):
             prompt states no facts.
         nll: sum of -log p of the answer's tokens under the unsteered model; tokens: their number.
         gate_open: None where there is no gate.
+        touched: positions at which edits were applied. size: their mean relative size, as in
+            `valign.lm.Receipt`.
     """
 
     run: str
@@ -385,6 +387,8 @@ class Row(_Model):
     nll: Number | None = None
     tokens: int = 0
     gate_open: bool | None = None
+    touched: int = 0
+    size: float = 0.0
 
     @property
     def key(self) -> tuple[str, str, float | None, int, str, str]:

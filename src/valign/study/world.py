@@ -32,6 +32,7 @@ class WorldBattery:
     tune: str | None = None
     threshold = 0.3
     """The weakest expression scores 1/3."""
+    ceilings = frozenset({"prompt"})
 
     def __init__(self) -> None:
         self.system: ValueSystem = load_system("schwartz10")
