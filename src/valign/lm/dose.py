@@ -99,11 +99,11 @@ class DoseMeter:
             control: edits of any strength.
             dose: wanted 95th percentile, nats.
             tolerance: relative error at which the search ends.
-            accept: relative error that is put up with where the dose jumps (coarse number types);
-                provenance says what was reached.
+            accept: relative error that is put up with where the dose jumps (coarse number types)
+                or saturates; provenance says what was reached.
 
         Raises:
-            DoseError: the dose is not positive, or no strength in 2^-20 to 2^20 reaches it.
+            DoseError: the dose is not positive, or no strength in 2^-20 to 2^20 comes near it.
         """
         if not dose > 0:
             raise DoseError(f"dose={dose}: a dose is a positive number of nats, for example 0.5.")
@@ -125,11 +125,7 @@ class DoseMeter:
             step = min(max(-over * stride, -_LARGEST_STEP), _LARGEST_STEP)
             before, at = at, at + step
             if abs(at) > _FARTHEST:
-                raise DoseError(
-                    f"No strength brings this {control.method} control to {dose} nats (at "
-                    f"{tried[-1][0]:.2g} times its strength: {tried[-1][1].p95:.3g}). Its edits "
-                    "hardly reach the output, or it saturates: ask for less, or other layers."
-                )
+                break  # it saturates, or hardly reaches the output
             was, over, stride = over, excess(at), stride * 2
             if over * was < 0:
                 brentq(excess, before, at, xtol=1e-5, maxiter=24, disp=False)
@@ -138,7 +134,8 @@ class DoseMeter:
         if _error(measured.p95, dose) > max(tolerance, accept):
             raise DoseError(
                 f"This {control.method} control cannot be set to {dose} nats: the nearest is "
-                f"{measured.p95:.3g}. Ask for that, or measure on more prompts."
+                f"{measured.p95:.3g}, at {strength:.2g} times its strength. Ask for that, measure "
+                "on more prompts, or edit other layers."
             )
         scaled = control.scaled(strength)
         note = dict(asked=dose, p95=measured.p95, mean=measured.mean, strength=strength,
