@@ -69,10 +69,10 @@ def test_a_dose_is_positive(meter, dose):
 
 def test_a_dose_out_of_reach_is_refused_with_what_was_reached(meter):
     control = make_control(meter.lm, "add", "resid:1")
-    with pytest.raises(DoseError, match=r"No strength brings this add control to 50 nats"):
+    with pytest.raises(DoseError, match="cannot be set"):
         meter.set(control, 50)
     nothing = replace(control.edits[0], tensors={"vector": torch.zeros(32)})
-    with pytest.raises(DoseError, match=r"No strength brings this .* 0\.5 nats"):
+    with pytest.raises(DoseError, match="cannot be set"):
         meter.set(EditsControl(target=TARGET, edits=(nothing,)), 0.5)
 
 
