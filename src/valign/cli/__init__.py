@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = app(args=arguments, prog_name="valign", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except ValignError as error:
         errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
@@ -58,9 +58,6 @@ def main(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         errors.print("\nInterrupted. Everything finished is kept; run the same command to go on.")
         sys.exit(130)
-    except BrokenPipeError:  # somebody piped into `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:
         # Typer carries its own copy of click, so usage errors are known by their interface.
         if not hasattr(error, "show"):

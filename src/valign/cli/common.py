@@ -34,12 +34,18 @@ def load_model(name: str, dtype: str = "auto", *, trust_remote_code: bool = Fals
 def load_control(path: Path, lm: HostModel) -> Control:
     """A control from a file or folder, with a warning where it was fitted on another model.
 
-    A fine-tuned checkpoint may well run the control of its base model, so that is no error; a
-    control whose shapes do not fit is refused by the engine.
+    A fine-tuned checkpoint may well run the control of its base model, so that is no error.
+
+    Raises:
+        ControlFileError: no control there, or a damaged one.
+        UnsupportedSiteError: its shapes do not fit the model.
     """
-    from valign.control import load
+    from valign.control import EditsControl, load
+    from valign.lm.steer import check_edits
 
     control = load(path)
+    if isinstance(control, EditsControl):
+        check_edits(lm, control)
     made_on = control.provenance.get("model_fingerprint")
     if made_on not in (None, lm.fingerprint):
         errors.print(

@@ -49,6 +49,11 @@ def generate(
         "seed": seed,
     }
     arms = [("baseline", None)] + ([("steered", steered)] if steered is not None else [])
+    for _, arm in arms:  # before any token is made
+        lm.check_length(
+            [lm.encode_prompt(p, getattr(arm, "instruction", None)) for p in prompts],
+            max_new_tokens,
+        )
     for text in prompts:
         if json:
             row: dict[str, object] = {"prompt": text}

@@ -39,7 +39,7 @@ def methods(
             explained = {"method": name, "about": inspect.getdoc(method), "settings": settings}
             typer.echo(json_module.dumps(explained, indent=1))
             return
-        out.print(inspect.getdoc(method) or "", markup=False, highlight=False)
+        out.print(inspect.getdoc(method) or "", markup=False, highlight=False, soft_wrap=True)
         table = Table("setting", "default", "meaning", title="settings")
         for key, (default, meaning) in meanings.items():
             table.add_row(key, escape(str(default)), escape(meaning))

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from valign.cli.console import out, progress_bar
@@ -56,7 +55,9 @@ def score(
                     typer.echo(json_module.dumps({"text": line, "scores": scores},
                                                  ensure_ascii=False))  # fmt: skip
                 else:
-                    out.print(_table(line, scores))
+                    shown = line if len(line) < 100 else line[:97] + "..."
+                    out.print(shown, style="bold", markup=False, highlight=False, soft_wrap=True)
+                    out.print(_table(scores))
             bar.advance(task, len(batch))
     if not seen:
         raise typer.BadParameter("There was no text to read.")
@@ -81,9 +82,8 @@ def _batches(texts: Iterator[str], size: int) -> Iterator[list[str]]:
         yield batch
 
 
-def _table(text: str, scores: dict[str, float]) -> Table:
-    title = escape(text if len(text) < 100 else text[:97] + "...")
-    table = Table(title=title, title_justify="left", show_header=False, box=None)
+def _table(scores: dict[str, float]) -> Table:
+    table = Table(show_header=False, box=None)
     for name, value in sorted(scores.items(), key=lambda kv: -abs(kv[1])):
         bar = ("+" if value > 0 else "-") * round(abs(value) * 20)
         table.add_row(name, f"{value:+.2f}", bar)
