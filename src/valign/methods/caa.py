@@ -12,7 +12,8 @@ from valign.corpora.types import Corpus
 from valign.lm import HostModel
 from valign.methods.base import Method
 from valign.methods.errors import MethodSettingError
-from valign.methods.readings import Positions, Readings, need_pairs, read
+from valign.methods.neurons import against_others
+from valign.methods.readings import Positions, Readings, need_pairs, paired_values, read
 from valign.values import Profile
 
 
@@ -35,6 +36,9 @@ class CAA(Method):
     apart best; or layer numbers."""
     positions: Positions = "mean"
     """Read the mean over the answer's tokens, or only the last one."""
+    specific: bool = False
+    """Take the other values' mean differences off, so that what all pairs share is not added
+    (ours)."""
 
     @field_validator("layers", mode="before")
     @classmethod
@@ -48,11 +52,22 @@ class CAA(Method):
         sites = self._sites(lm, list(found.values()))
         edits = []
         for site in sites:
-            vector = torch.stack([s * found[v][site].gap for v, s in target.named.items()]).sum(0)
+            gaps = (
+                self._gaps(lm, corpus, site)
+                if self.specific
+                else {v: readings[site].gap for v, readings in found.items()}
+            )
+            vector = torch.stack([s * gaps[v] for v, s in target.named.items()]).sum(0)
             edits.append(Edit(site=site, kind="add", tensors=dict(vector=vector)))
         return EditsControl(
             target=target, edits=tuple(edits), provenance=dict(sites=[str(s) for s in sites])
         )
+
+    def _gaps(self, lm: HostModel, corpus: Corpus, site: Site) -> dict[str, torch.Tensor]:
+        """Each value's mean difference less the mean of the other values'."""
+        values = paired_values(corpus)
+        rows = [read(lm, corpus, "resid", v, positions=self.positions)[site].gap for v in values]
+        return dict(zip(values, against_others(torch.stack(rows)), strict=True))
 
     def _sites(self, lm: HostModel, found: list[Readings]) -> list[Site]:
         sites = list(lm.sites("resid"))
