@@ -24,7 +24,19 @@ from valign.world import reference_path
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
-METHODS = ("none", "random", "logit-bias", "prompt", "caa", "conva", "neva")
+METHODS = (
+    MethodChoice("none"),
+    MethodChoice("random"),
+    MethodChoice("logit-bias"),
+    MethodChoice("prompt"),
+    MethodChoice("caa"),
+    MethodChoice("caa", {"specific": True}),
+    MethodChoice("conva"),
+    MethodChoice("neva"),
+)
+"""`caa[specific=True]` shares NeVA's contrast with other values and stays in the residual stream:
+it tells what the contrast does from what the neurons do."""
+
 COLUMNS = ("gain", "gain_held_out", "leakage", "excess_leakage", "nlr", "fluency", "facts_wrong",
            "neutral_unchanged")  # fmt: skip
 MARKS = re.compile(r"(<!-- table:begin -->\n).*?(<!-- table:end -->)", re.S)
@@ -33,9 +45,9 @@ MARKS = re.compile(r"(<!-- table:begin -->\n).*?(<!-- table:end -->)", re.S)
 def plan(battery: WorldBattery, *, curves: bool) -> Plan:
     """What is measured; 450 answers a target bring a cell's noise floor below 0.01."""
     targets = tuple(Profile.from_mapping(battery.system, {v: 1.0}) for v in battery.system.names)
-    names = ("random", "logit-bias", "caa", "conva", "neva") if curves else METHODS
+    without_strength = ("none", "prompt")
     return Plan(
-        methods=tuple(MethodChoice(name) for name in names),
+        methods=tuple(m for m in METHODS if not curves or m.name not in without_strength),
         targets=targets,
         doses=(0.125, 0.25, 0.5, 1.0, 2.0) if curves else (0.5,),
         seeds=(0,) if curves else (0, 1, 2),
