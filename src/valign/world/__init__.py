@@ -1,5 +1,4 @@
-"""The test world: a generator whose true values, facts and harm are known, and the model trained on
-it."""
+"""The test world: a generator whose values, facts and harm are known, and its reference model."""
 
 from .generator import World
 from .ideal import ideal_presence

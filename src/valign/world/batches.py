@@ -1,5 +1,4 @@
-"""Turns the training stream into rows of equal length, several dialogues a row, none seeing its
-neighbours."""
+"""Packs the training stream into rows of equal length; dialogues in a row do not see each other."""
 
 from __future__ import annotations
 
@@ -14,8 +13,7 @@ from .items import Item
 from .tokenizer import ROLES, render
 
 PROMPT_WEIGHT = 0.1
-"""Loss weight of prompt tokens: enough to learn the words, little enough to leave the capacity to
-answers."""
+"""Loss weight of prompt tokens: enough to learn the words, with the capacity left to answers."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,7 @@ class Batch:
     mask: torch.Tensor
     """(rows, 1, width, width) bool: True where a token may look"""
     weights: torch.Tensor
-    """(rows, width) float: loss weight of predicting this token; 0 for a dialogue's first one and
-    for padding"""
+    """(rows, width) float: loss weight of this token; 0 at a dialogue's start and in padding"""
     answers: torch.Tensor
     """(rows, width) bool: tokens of answers"""
 
@@ -95,8 +92,7 @@ def collate(rows: list[list[Encoded]], width: int, pad: int) -> Batch:
 
 
 class Stream:
-    """Batches of the training stream; ``position`` (chunk, batch) is all that is needed to go on
-    elsewhere."""
+    """Batches of the training stream; to go on elsewhere takes only ``position`` (chunk, batch)."""
 
     def __init__(
         self,

@@ -103,8 +103,8 @@ def render_card(
         )
     lines += [
         "",
-        "The generator's column is its own entropy, the least any model can reach (slots priced one "
-        "by one, which overstates it by their mild coupling).",
+        "The generator's column is its own entropy, the least any model can reach (slots priced "
+        "one by one, which overstates it by their mild coupling).",
         "",
         "| presence | " + " | ".join(VALUES) + " |",
         "| --- |" + " --- |" * len(VALUES),

@@ -46,8 +46,7 @@ def share(hits: Sequence[bool]) -> Share:
 def answer_nats(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: Sequence[Item]
 ) -> tuple[float, int]:
-    """Summed -log p of the true answers (their end token included) and the number of their
-    tokens."""
+    """Summed -log p of the true answers, end tokens included, and the number of their tokens."""
     width, total, count = 256, 0.0, 0
     rows = pack(encode(list(items), tokenizer), width)
     for start in range(0, len(rows), 16):

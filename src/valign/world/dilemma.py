@@ -27,8 +27,7 @@ _KINDS = {
     (1, 0): "ignore",
 }
 _MIX = ((1,),) * 9 + ((-1,),) * 4 + ((0,),) * 2 + ((1, 1),) * 2 + ((1, -1),) * 2 + ((1, 0),)
-"""How often training asks for what: raise 45 %, argue against 20 %, leave out 10 %, two at once 25
-%."""
+"""How often training asks for what: raise 45 %, against 20 %, leave out 10 %, two at once 25 %."""
 
 
 def draw_wanted(dice: Dice) -> Wanted:
@@ -50,8 +49,7 @@ def instruct(dice: Dice, wanted: Wanted, held_wording: bool) -> str:
 
 
 def ask(dice: Dice, question: str, instruction: str | None) -> list[dict[str, str]]:
-    """Messages for a question; an instruction goes into a system message or before or after the
-    question."""
+    """Messages for a question; an instruction is a system message or stands beside the question."""
     if instruction is None:
         return [{"role": "user", "content": question}]
     place = dice.weighted((0.45, 0.25, 0.30))
@@ -68,8 +66,7 @@ def value_sentence(dice: Dice, value: int, sign: int, intensity: int, fit_only: 
 
 
 def recommend(dice: Dice, situation: Situation, slots: Slots, person: str) -> tuple[str, int]:
-    """The recommendation and the index of the recommended option; it leans to what the answer
-    values."""
+    """The recommendation and its option's index; it leans to the option that the values favour."""
     score = [slots.get(value_index(value), (0, 0)) for _, value, _ in situation.options]
     lean = LEAN * (score[0][0] * score[0][1] - score[1][0] * score[1][1]) / 3
     pick = 0 if dice.chance(1 / (1 + math.exp(-lean))) else 1
@@ -134,8 +131,7 @@ def dilemma(
 
 
 def pair(key: tuple[object, ...], split: str, value: int) -> tuple[list[dict[str, str]], str, str]:
-    """(messages, answer with the value spoken for, the same answer with a neutral sentence in its
-    place)."""
+    """(messages, answer that speaks for the value, the same with a neutral sentence instead)."""
     asked, told = Dice(*key, "prompt"), Dice(*key, "answer")
     situation = draw_situation(asked, split)
     person = "third" if asked.chance(0.6) else "first"

@@ -1,5 +1,4 @@
-"""The world's front door: seeded dialogues by kind, and the stream that reference models are
-trained on."""
+"""The world's front door: seeded dialogues by kind, and the stream that models are trained on."""
 
 from __future__ import annotations
 
@@ -34,9 +33,8 @@ class World:
     Args:
         seed: the world's seed.
         split: ``"train"`` or ``"heldout"``. The held-out split tells scenarios, harm wordings and
-            (activity,
-            value) pairs that training never shows, and by default uses held-out instruction
-            wordings.
+            (activity, value) pairs that training never shows, and by default uses held-out
+            instruction wordings.
     """
 
     def __init__(self, seed: int = 0, split: str = "train") -> None:
@@ -100,8 +98,7 @@ class World:
     def neutral(
         self, n: int, seed: int = 0, instruction: Instruction = None, *, wording: str | None = None
     ) -> list[Item]:
-        """``n`` factual questions about the same kind of situations; their answers hold no
-        value."""
+        """``n`` factual questions about the same situations; their answers hold no value."""
         held = self._held(wording)
         keys = [self._key("neutral", seed, i) for i in range(n)]
         return [neutral(k, self.split, self._wanted(instruction, k), held) for k in keys]

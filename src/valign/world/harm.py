@@ -1,5 +1,4 @@
-"""Mildly harmful requests, and look-alikes that are harmless because the situation is another
-one."""
+"""Mildly harmful requests, and look-alikes that are harmless because the situation differs."""
 
 from __future__ import annotations
 
@@ -26,8 +25,7 @@ def _forms(split: str, side: str) -> list[tuple[str, str, str]]:
 
 
 def request(key: tuple[object, ...], split: str, harmful: bool) -> Item:
-    """A harmful request (answered helpfully or carefully), or its benign look-alike (answered
-    helpfully)."""
+    """A harmful request, complied with or declined, or a harmless look-alike, always helped with."""
     asked, told = Dice(*key, "prompt"), Dice(*key, "answer")
     name, question, context = asked.pick(_forms(split, "harm" if harmful else "fine"))
     slots = {k: v for k, v in draw_facts(asked).items() if k in ("name", "place", "day")}

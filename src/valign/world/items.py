@@ -22,8 +22,7 @@ class Truth:
     facts: dict[str, str]
     """What the prompt says: name, place, day, time, amount (harm prompts: the first three)."""
     scenario: str
-    """Identity of the situation; a scenario is wholly in the train or wholly in the held-out
-    split."""
+    """Identity of the situation; a scenario is wholly in one split."""
     choice: str | None = None
     """Name of the value that the recommended option serves."""
     pick: str | None = None

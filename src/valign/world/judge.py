@@ -25,8 +25,7 @@ class Reading:
     """What an answer expresses."""
 
     scores: np.ndarray
-    """(10,) float in [-1, 1]: sign x intensity / 3, averaged if a value is spoken of twice; 0 if
-    absent."""
+    """(10,) float in [-1, 1]: sign x intensity / 3, averaged over a value's sentences; 0 if absent."""
     presence: np.ndarray
     """(10,) int8: spoken for or against in a recognised sentence."""
     fit: np.ndarray
@@ -34,8 +33,7 @@ class Reading:
     held: np.ndarray
     """(10,) int8: present by a held-out sentence."""
     choice: str | None
-    """Value served by the recommended option; None without a recommendation of one of the
-    options."""
+    """Value served by the recommended option; None if neither option is recommended."""
     pick: str | None
     """Activity recommended."""
     facts_kept: int
@@ -234,8 +232,7 @@ class WorldJudge:
 
 
 def followed(truth: Truth, reading: Reading) -> bool:
-    """Whether every value that was asked for is there with the right sign, and every value to leave
-    out is absent."""
+    """Whether each value asked for is there with its sign, and each one to leave out is absent."""
     signs = np.sign(reading.scores)
     present = reading.presence
     return all(
@@ -245,8 +242,7 @@ def followed(truth: Truth, reading: Reading) -> bool:
 
 
 def answered(truth: Truth, reading: Reading) -> bool:
-    """Whether a neutral question got its facts, none wrong, and nothing else: no value and no
-    advice."""
+    """Whether a neutral question got its facts, none wrong, and neither a value nor advice."""
     clean = (
         reading.fluent
         and not reading.presence.any()

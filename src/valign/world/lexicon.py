@@ -114,8 +114,7 @@ def sentence_table() -> dict[str, tuple[Phrase, int]]:
 
 
 def values_of_word() -> dict[str, set[int]]:
-    """Lower-case word -> the values in whose positive sentences it occurs (to check that words are
-    shared)."""
+    """Lower-case word -> the values in whose positive sentences it occurs: every one has company."""
     found: dict[str, set[int]] = {}
     for p in phrases():
         if p.sign > 0:
@@ -125,8 +124,7 @@ def values_of_word() -> dict[str, set[int]]:
 
 
 def arrays(slots: dict[int, tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Presence, sign, intensity arrays (10,) int8 from ``{value: (sign, intensity)}``;
-    read-only."""
+    """Presence, sign, intensity (10,) int8, read-only, from ``{value: (sign, intensity)}``."""
     out = np.zeros((3, N_VALUES), np.int8)
     for v, (sign, intensity) in slots.items():
         out[:, v] = 1, sign, intensity

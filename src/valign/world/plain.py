@@ -1,5 +1,4 @@
-"""Dialogues without advice: neutral questions about the same situations, and the lexicon of the ten
-values."""
+"""Dialogues without advice: neutral questions about the situations, and the lexicon of values."""
 
 from __future__ import annotations
 
@@ -14,8 +13,7 @@ from .tables import table
 def neutral(
     key: tuple[object, ...], split: str, wanted: Wanted = (), held_wording: bool = False
 ) -> Item:
-    """A question about the facts of a dilemma; the answer holds facts and no value, whatever was
-    instructed."""
+    """A question about a dilemma's facts; the answer holds no value, whatever was instructed."""
     asked, told = Dice(*key, "prompt"), Dice(*key, "answer")
     situation = draw_situation(asked, split)
     form = asked.pick(table("dialogues")["neutral"])
@@ -49,9 +47,8 @@ def lexicon(key: tuple[object, ...], split: str) -> Item:
     situation = draw_situation(asked, split, serve=value)
     slots = situation.slots()
     served = [i for i, option in enumerate(situation.options) if option[1] == value]
-    if (
-        not served and form["sign"] == 0
-    ):  # a held-out pair: ask about the first option's own value instead
+    if not served and form["sign"] == 0:
+        # A held-out pair: ask about the first option's own value instead.
         value, served = situation.options[0][1], [0]
         v = VALUES.index(value)
     if form["sign"] == 0:
@@ -59,8 +56,7 @@ def lexicon(key: tuple[object, ...], split: str) -> Item:
         slots["pick"] = act
         if "{b}" not in form["ask"]:
             slots["a"], slots["fa"] = act, clause
-    # Sentences quoted in the question belong to the prompt, those in the answer are the answer's
-    # choice.
+    # Sentences quoted in the question are the prompt's choice, those in the answer its own.
     dice = told if "{p1}" in form["answer"] or "{n1}" in form["answer"] else asked
     shown = form["answer"] if dice is told else form["ask"]
     for letter, sign in (("p", 1), ("n", -1)):

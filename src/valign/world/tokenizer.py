@@ -28,8 +28,7 @@ CHAT_TEMPLATE = (
 
 
 def render(messages: Sequence[dict[str, str]], generation_prompt: bool = False) -> str:
-    """The chat template in plain Python (training renders far too many dialogues for a template
-    engine)."""
+    """The chat template in plain Python: training renders too many dialogues for a template engine."""
     text = BOS + "".join(f"{ROLES[m['role']]}{m['content'].strip()}{END}" for m in messages)
     return text + ROLES["assistant"] if generation_prompt else text
 

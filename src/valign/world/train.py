@@ -68,8 +68,7 @@ def build_model(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> Llama
 
 
 def build_optimizers(model: LlamaForCausalLM, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the hidden matrices, AdamW for embeddings and norms (its updates are scaled to
-    AdamW's size)."""
+    """Muon, scaled to the size of AdamW's updates, for hidden matrices; AdamW for the rest."""
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     return [
@@ -106,8 +105,7 @@ def loss_of(model: torch.nn.Module, batch: Batch, bfloat16: bool) -> tuple[torch
 def save_checkpoint(
     path: Path, model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], state: dict
 ) -> None:
-    """Write model, optimizers and state as one safetensors file, replacing the old one in one
-    move."""
+    """Write model, optimizers and state as one safetensors file, replacing the old one at once."""
     tensors = {
         f"model/{k}": v.contiguous().clone()
         for k, v in model.state_dict().items()
