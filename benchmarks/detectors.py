@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectors_robustness import KEEPING, LOWERING
-from sklearn.metrics import f1_score, roc_auc_score
+from scipy.stats import rankdata
 
 from valign.detect import Detector, load_detector
 from valign.detect.calibrate import expected_sign, reliability, sign_probabilities
@@ -64,14 +64,29 @@ def signs(rows: Sequence[LabelledText]) -> np.ndarray:
     return np.array([[row.signs.get(v, np.nan) for v in TEN] for row in rows], float)
 
 
+def f1(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """F1 down the first axis; 0 where nothing is true or found. (n, ...) bool -> (...)."""
+    both = (truth & found).sum(axis=0)
+    return 2 * both / np.maximum(truth.sum(axis=0) + found.sum(axis=0), 1)
+
+
+def auroc(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Chance that a true one scores above a false one, ties half; NaN where one kind is absent."""
+    n_true = int(truth.sum())
+    n_false = len(truth) - n_true
+    if not n_true or not n_false:
+        return float("nan")
+    ranks = rankdata(scores)
+    return float((ranks[truth].sum() - n_true * (n_true + 1) / 2) / (n_true * n_false))
+
+
 def mean_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
     """Mean over values of the AUROC of +1 against absent (0)."""
     found = []
     for v in range(labels.shape[1]):
         known = labels[:, v] >= 0
-        if len(set(labels[known, v])) == 2:
-            found.append(roc_auc_score(labels[known, v], scores[known, v]))
-    return float(np.mean(found)) if found else float("nan")
+        found.append(auroc(labels[known, v] > 0, scores[known, v]))
+    return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
 
 
 def sign_accuracy(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -83,8 +98,7 @@ def sign_accuracy(labels: np.ndarray, scores: np.ndarray) -> float:
 def opposed_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
     """AUROC of +1 against -1 over all values together."""
     some = np.nan_to_num(labels) != 0
-    truth = labels[some] > 0
-    return float(roc_auc_score(truth, scores[some])) if len(set(truth)) == 2 else float("nan")
+    return auroc(labels[some] > 0, scores[some])
 
 
 def value_figures(scores: Scores, rows: list[LabelledText]) -> dict[str, Estimate]:
@@ -96,12 +110,14 @@ def value_figures(scores: Scores, rows: list[LabelledText]) -> dict[str, Estimat
         out[name] = bootstrap(lambda i: statistic(y[i], s[i]), len(of))
 
     held = select(rows, "valueeval23", "validation")
-    y, s = signs(held), scores.of(held)
-    best = [max(np.unique(np.quantile(s[:, v], np.linspace(0.2, 0.995, 80))),
-                key=lambda t, v=v: f1_score(y[:, v], s[:, v] >= t)) for v in range(10)]  # fmt: skip
+    y, s = signs(held) > 0, scores.of(held)
+    best = np.array([
+        max(np.quantile(s[:, v], np.linspace(0.2, 0.995, 80)),
+            key=lambda t, v=v: f1(y[:, v], s[:, v] >= t))
+        for v in range(10)
+    ])  # fmt: skip
     add("ValueEval'23 macro-F1, ten values", select(rows, "valueeval23", "test"),
-        lambda y, s: float(np.mean([f1_score(y[:, v], s[:, v] >= best[v], zero_division=0)
-                                    for v in range(10)])))  # fmt: skip
+        lambda y, s: float(f1(y > 0, s >= best).mean()))  # fmt: skip
     fulcra = select(rows, "fulcra", "test")
     add("FULCRA sign accuracy", fulcra, sign_accuracy)
     add("FULCRA AUROC, +1 against -1", fulcra, opposed_auroc)
@@ -136,16 +152,15 @@ def category_figures(detector: EncoderDetector, rows: list[LabelledText]) -> dic
     _, logits = detector.logits([row.text for row in test])
     found = 1 / (1 + np.exp(-logits)) >= np.array(detector.settings["category_thresholds"])
 
-    def macro(i: np.ndarray) -> float:
-        both = (truth[i] & found[i]).sum(0)
-        return float(np.mean(2 * both / np.maximum(truth[i].sum(0) + found[i].sum(0), 1)))
-
-    ones = 2 * truth.sum(0) / (truth.sum(0) + len(test))
+    always = np.ones_like(found)
     return {
-        "ValueEval'23 macro-F1, 20 categories (premise only)": bootstrap(macro, len(test)),
-        "the same, every category always": Estimate(float(ones.mean()), float(ones.mean()),
-                                                    float(ones.mean()), len(test)),
-    }  # fmt: skip
+        "ValueEval'23 macro-F1, 20 categories (premise only)": bootstrap(
+            lambda i: float(f1(truth[i], found[i]).mean()), len(test)
+        ),
+        "the same, every category always": bootstrap(
+            lambda i: float(f1(truth[i], always[i]).mean()), len(test)
+        ),
+    }
 
 
 def robustness(detector: Detector, rows: list[LabelledText]) -> dict[str, dict[str, float]]:
@@ -202,19 +217,16 @@ def classifier_figures(data: Path) -> dict[str, Estimate]:
         p = classifier.probabilities([row.text for row in test])
         flags = p[:, 0] >= classifier.threshold
         out[f"{name}: F1 at its threshold"] = bootstrap(
-            lambda i, y=y, f=flags: float(f1_score(y[i, 0], f[i])), len(test)
+            lambda i, y=y, f=flags: float(f1(y[i, 0] > 0, f[i])), len(test)
         )
         out[f"{name}: always yes, F1"] = bootstrap(
-            lambda i, y=y: float(f1_score(y[i, 0], np.ones(len(i)))), len(test)
+            lambda i, y=y: float(f1(y[i, 0] > 0, np.ones(len(i), bool))), len(test)
         )
         for column, label in enumerate(classifier.labels):
             known = ~np.isnan(y[:, column])
             truth, own = y[known, column], p[known, column]
             out[f"{name}: AUROC, {label}"] = bootstrap(
-                lambda i, t=truth, o=own: (
-                    float(roc_auc_score(t[i], o[i])) if len(set(t[i])) == 2 else float("nan")
-                ),
-                len(truth),
+                lambda i, t=truth > 0, o=own: auroc(t[i], o[i]), len(truth)
             )
         for group in sorted({row.group for row in test if row.group}):
             own = np.array([row.group == group for row in test])

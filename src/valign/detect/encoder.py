@@ -44,8 +44,9 @@ class EncoderDetector:
     Attributes:
         name: from the file; differs between the detector that tunes and the one that judges.
         system: `schwartz10` or `schwartz19`.
-        thresholds: (n_values,) score from which a value counts as expressed, chosen on
-            validation texts.
+        thresholds: (n_values,) score from which a value counts as expressed: one half for the
+            ten, whose scores are calibrated; for the nineteen, those of best F1 on ValueEval'23
+            validation.
         settings: what the weights were trained on and with.
     """
 
@@ -71,8 +72,7 @@ class EncoderDetector:
         self.backbone = backbone
         self.head = head.eval().requires_grad_(False)
         self.calibration = calibration or SignCalibration.identity(len(head.values))
-        thresholds = settings.get("thresholds", {}).get(system, [0.5] * len(self.system))
-        self.thresholds = np.asarray(thresholds)
+        self.thresholds = _thresholds(settings, self.system)
 
     @classmethod
     def bundled(
@@ -182,6 +182,14 @@ class EncoderDetector:
     def lower(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Token vectors (B, T, width) below the tuned layers."""
         return self.backbone.lower(ids, mask, upto=self.settings["frozen_layers"])
+
+
+def _thresholds(settings: dict, system: ValueSystem) -> np.ndarray:
+    if system.name == "schwartz10":
+        return np.full(len(system), 0.5)
+    own = dict(zip(settings["categories"], settings["category_thresholds"], strict=True))
+    found = convert(own, "valueeval23", "schwartz19")
+    return np.array([found[value] for value in system.names])
 
 
 def _nineteen(
