@@ -26,10 +26,11 @@ class Duty(StrEnum):
 # In order of precedence: "nobody has to" holds "has to", "may not" holds "may".
 _DUTIES = {
     Duty.OPTIONAL: r"nobody (?:has|needs) to|no one (?:has|needs) to|(?:do|does)(?: not|n't) "
-    r"(?:have|need) to|need(?: not|n't)|optional|voluntary|up to you|under no obligation",
+    r"(?:have|need) to|need(?: not|n't)|optional|voluntary|up to you|"
+    r"under no obligation|(?:may|can) \w+ without",
     Duty.FORBIDDEN: r"not (?:be )?(?:allowed|permitted)|forbid(?:den|s)?|bann?(?:ed|s)?|"
     r"prohibit(?:ed|s)?|(?:may|must|can|should) not|cannot|(?:can|must|should|may)n?'t|"
-    r"(?:is|are)n't (?:allowed|permitted)|off limits|no \w+(?: \w+)? may",
+    r"(?:is|are)n't (?:allowed|permitted)|off limits|no \w+(?: \w+){0,3} may",
     Duty.REQUIRED: r"must|ha(?:s|ve|d) to|compulsory|obligatory|mandatory|required|requires?",
     Duty.ALLOWED: r"may|can|could|allowed|permitted|free to|welcome to|(?:is|are) fine",
 }
@@ -41,6 +42,7 @@ _CONFLICTS = {
     frozenset((Duty.REQUIRED, Duty.OPTIONAL)),
 }
 _NEGATION = re.compile(r"\b(?:no|not|never|none|nobody|neither|nor|without|\w+n't)\b")
+_NONE_OF = re.compile(r"\b(?:is|are|was|were|has|have|had|with) no (\w+)\b")
 _CLAUSE = re.compile(r"[.!?;:,—–()]+\s+|\s+(?=(?:but|and|so|since|though|because|as)\b)")
 _STOP = frozenset(
     "a an the this that these those it its he she they them their his her we us our you your i "
@@ -92,44 +94,58 @@ def conflicts(source: str, text: str, *, overlap: float = 0.6) -> list[Conflict]
     """
     theirs = [(clause, set(content(clause))) for clause in clauses(source)]
     mine = [(clause, set(content(clause))) for clause in clauses(text)]
-    found = []
+    found = _denied(theirs, mine)
     for clause, words in theirs:
-        candidates = [
-            (len(words & other) / min(len(words), len(other)), len(words & other), said)
+        near = [
+            (len(words & other) / min(len(words), len(other)), words & other, said)
             for said, other in mine
             if words & other
         ]
-        if not candidates:
+        ours = duty(clause)
+        beside = [said for share, _, said in near if share >= overlap / 2]
+        against = [said for said in beside if frozenset((ours, duty(said))) in _CONFLICTS]
+        if against and not any(duty(said) == ours for said in beside):
+            found.append(Conflict(clause, against[0], f"{ours} against {duty(against[0])}"))
             continue
-        share, shared, said = max(candidates)
-        ours, yours = duty(clause), duty(said)
-        if share >= overlap / 2 and frozenset((ours, yours)) in _CONFLICTS:
-            found.append(Conflict(clause, said, f"{ours} against {yours}"))
-        elif (
-            share >= overlap
-            and shared >= 2
-            and ours == yours
-            and _negated(clause, words & set(content(said)))
-            != _negated(said, words & set(content(said)))
-        ):
-            found.append(Conflict(clause, said, "one side is negated"))
+        close = [(said, both) for share, both, said in near if share >= overlap and len(both) >= 2]
+        turned = [said for said, both in close if _negated(clause, both) != _negated(said, both)]
+        if ours is None and close and len(turned) == len(close) and duty(turned[0]) is None:
+            found.append(Conflict(clause, turned[0], "one side is negated"))
+    return found
+
+
+def _denied(theirs: list[tuple[str, set[str]]], mine: list[tuple[str, set[str]]]) -> list[Conflict]:
+    """Things that one text says there are none of (`no fence`) and the other says there are."""
+    found = []
+    for denying, stating in ((theirs, mine), (mine, theirs)):
+        for clause, _ in denying:
+            for match in _NONE_OF.finditer(clause.lower()):
+                thing = set(content(match[1]))
+                about = [said for said, words in stating if thing and thing <= words]
+                if about and not any(_NEGATION.search(_plain(said)) for said in about):
+                    pair = (clause, about[0]) if denying is theirs else (about[0], clause)
+                    found.append(Conflict(*pair, "one side has none"))
     return found
 
 
 def duty(clause: str) -> Duty | None:
     """What a clause says about duty, None where it says nothing."""
-    lower = clause.lower().replace("’", "'")
-    return next((duty for duty, pattern in _DUTY.items() if pattern.search(lower)), None)
+    said = _plain(clause)
+    return next((duty for duty, pattern in _DUTY.items() if pattern.search(said)), None)
 
 
 def _negated(clause: str, about: set[str]) -> bool:
     """Whether a negation stands before or among the words: `no tenant may vote`, not `vote, no`."""
-    lower = clause.lower().replace("’", "'")
+    lower = _plain(clause)
     last = max(
         (m.end() for m in re.finditer(r"\w+(?:'\w+)?", lower) if set(content(m[0])) & about),
         default=0,
     )
     return _NEGATION.search(lower[:last]) is not None
+
+
+def _plain(clause: str) -> str:
+    return clause.lower().replace("’", "'")
 
 
 def clauses(text: str) -> list[str]:
