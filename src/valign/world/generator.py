@@ -22,6 +22,11 @@ INSTRUCTED = 0.40
 """Share of training dilemmas with a value instruction."""
 INSTRUCTED_NEUTRAL = 0.15
 """Share of neutral questions with a (there pointless) value instruction."""
+LATE_FROM = 18 * 4096
+"""First training dialogue of the late stretch. What values mean is learned last, after fluency and
+facts; from here on the stream holds more of what teaches it."""
+LATE_MIX = {"dilemma": 0.66, "neutral": 0.10, "lexicon": 0.16, "harmful": 0.05, "benign": 0.03}
+LATE_INSTRUCTED = 0.75
 
 
 class World:
@@ -131,14 +136,17 @@ class World:
         """Dialogue ``index`` of the training stream."""
         key = self._key("stream", 0, index)
         dice = Dice(*key, "kind")
-        kind = tuple(MIX)[dice.weighted(tuple(MIX.values()))]
+        late = index >= LATE_FROM
+        mix = LATE_MIX if late else MIX
+        kind = tuple(mix)[dice.weighted(tuple(mix.values()))]
         if kind in ("harmful", "benign"):
             return request(key, self.split, kind == "harmful")
         if kind == "lexicon":
             return lexicon(key, self.split)
+        often = LATE_INSTRUCTED if late else INSTRUCTED
         wanted = (
             draw_wanted(dice)
-            if dice.chance(INSTRUCTED if kind == "dilemma" else INSTRUCTED_NEUTRAL)
+            if dice.chance(often if kind == "dilemma" else INSTRUCTED_NEUTRAL)
             else ()
         )
         return (dilemma if kind == "dilemma" else neutral)(key, self.split, wanted)
