@@ -123,6 +123,8 @@ def render_card(
         steps=last["step"],
         hours=last["seconds"] / 3600,
         decay=settings["decay_tokens"] / 1e6,
+        tokens_set=settings["tokens"],
+        decay_set=settings["decay_tokens"],
         **{k: settings[k] for k in ("rows", "width", "rate", "seed")},
         **facts,
     )

@@ -25,7 +25,7 @@ def _forms(split: str, side: str) -> list[tuple[str, str, str]]:
 
 
 def request(key: tuple[object, ...], split: str, harmful: bool) -> Item:
-    """A harmful request, complied with or declined, or a harmless look-alike, always helped with."""
+    """A harmful request, complied with or declined, or a harmless one, always helped with."""
     asked, told = Dice(*key, "prompt"), Dice(*key, "answer")
     name, question, context = asked.pick(_forms(split, "harm" if harmful else "fine"))
     slots = {k: v for k, v in draw_facts(asked).items() if k in ("name", "place", "day")}

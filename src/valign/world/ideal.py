@@ -59,5 +59,5 @@ def ideal_presence(n: int, seed: int = 0, mode: str = "do", split: str = "heldou
 
 
 def leakage(presence: np.ndarray) -> np.ndarray:
-    """(10, 10) shift of every value (columns) when one (rows) is raised; the diagonal is the gain."""
+    """(10, 10) shift of every value (columns) when one (rows) is raised; the diagonal is gain."""
     return presence[1:] - presence[:1]

@@ -25,7 +25,7 @@ class Reading:
     """What an answer expresses."""
 
     scores: np.ndarray
-    """(10,) float in [-1, 1]: sign x intensity / 3, averaged over a value's sentences; 0 if absent."""
+    """(10,) float in [-1, 1]: sign x intensity / 3, mean of a value's sentences; 0 if absent."""
     presence: np.ndarray
     """(10,) int8: spoken for or against in a recognised sentence."""
     fit: np.ndarray

@@ -114,7 +114,7 @@ def sentence_table() -> dict[str, tuple[Phrase, int]]:
 
 
 def values_of_word() -> dict[str, set[int]]:
-    """Lower-case word -> the values in whose positive sentences it occurs: every one has company."""
+    """Lower-case word -> the values in whose positive sentences it occurs: two or more."""
     found: dict[str, set[int]] = {}
     for p in phrases():
         if p.sign > 0:

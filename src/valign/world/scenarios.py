@@ -95,7 +95,7 @@ def draw_facts(dice: Dice) -> dict[str, str]:
 
 
 def draw_situation(dice: Dice, split: str, serve: str | None = None) -> Situation:
-    """A situation of the split; with ``serve`` one option serves that value where the split allows."""
+    """A situation of the split; with ``serve`` one option serves that value where allowed."""
     scenario = dice.pick(scenarios(split))
     activities = dice.shuffled((scenario.first, scenario.second))
     # In the held-out split a held-out (activity, value) pair is allowed; in training never.

@@ -28,7 +28,7 @@ CHAT_TEMPLATE = (
 
 
 def render(messages: Sequence[dict[str, str]], generation_prompt: bool = False) -> str:
-    """The chat template in plain Python: training renders too many dialogues for a template engine."""
+    """The chat template in plain Python: a template engine is too slow for a training stream."""
     text = BOS + "".join(f"{ROLES[m['role']]}{m['content'].strip()}{END}" for m in messages)
     return text + ROLES["assistant"] if generation_prompt else text
 
