@@ -51,6 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         code = app(args=arguments, prog_name="valign", standalone_mode=False)
+        if code == 130:  # Typer turns Ctrl-C into an exit code before anybody hears of it
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except ValignError as error:
         errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)

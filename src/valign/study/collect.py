@@ -196,7 +196,7 @@ class Collector:
         """Fluency, facts and neutral damage, over one target or several."""
         draws = self.draws("ungated")
         per = [self.answers("ungated", arm[0], t, arm[1]) for t in targets]
-        fluent = np.nanmean([a.column(lambda r: r.fluent) for a in per], axis=0)
+        fluent = [a.column(lambda r: r.fluent) for a in per]
         nll = np.nansum([a.column(lambda r: r.nll) for a in per], axis=0)
         tokens = np.nansum(
             [a.column(lambda r: r.tokens if r.nll is not None else 0) for a in per], axis=0
@@ -205,11 +205,12 @@ class Collector:
         repeats = np.mean([[repetition_rate(w) for w in one] for one in words], axis=0)
         distinct = np.mean([[distinct_rate(w) for w in one] for one in words], axis=0)
         found: dict[str, Measured | None] = {
-            "fluency": _m(mean(fluent, draws).at()),
             "perplexity": _m(perplexity(nll, tokens, draws)),
             "repetition": _m(mean(repeats, draws).at()),
             "distinct_2": _m(mean(distinct, draws).at()),
         }
+        if np.isfinite(fluent).any():
+            found["fluency"] = _m(mean(np.nanmean(fluent, axis=0), draws).at())
         facts, kept, wrong = (
             np.nansum([a.column(read) for a in per], axis=0)
             for read in (lambda r: r.facts, lambda r: r.facts_kept, lambda r: r.facts_wrong)
@@ -237,10 +238,11 @@ class Collector:
             np.abs(np.nan_to_num(one.presence(self.system, self.battery.threshold))).sum(axis=1)
             for one in per
         ]
+        independent = len(per) == 1 and draws.n_units == draws.n_rows
         return {
             "neutral_unchanged": _m(
                 rate(np.array(same, dtype=float))
-                if len(per) == 1
+                if independent
                 else mean(np.reshape(same, (len(per), -1)).mean(axis=0), draws).at()
             ),
             "neutral_presence": _m(mean(np.mean(present, axis=0), draws).at()),
