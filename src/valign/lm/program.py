@@ -127,9 +127,8 @@ def _blend(a: torch.Tensor, changed: torch.Tensor, mask: torch.Tensor | None) ->
 
 
 def _add(rows, scope, hold, device, dtype) -> Step:
-    vector = _stack(
-        rows, lambda e: e.tensors["vector"] * e.strength, torch.zeros_like, device, dtype
-    )[:, None, :]
+    vector = _stack(rows, lambda e: e.tensors["vector"], torch.zeros_like, device, torch.float32)
+    vector = (vector[:, None, :] * _strengths(rows, device, torch.float32)).to(dtype)
 
     def step(at: Positions, a: torch.Tensor) -> torch.Tensor:
         mask = at.of(scope)
@@ -155,7 +154,9 @@ class _Push:
             return _stack(rows, read, lambda t: torch.full_like(t, fill), device, f32)
 
         self.scope, self.hold = scope, hold
-        self.weight_t = padded("weight").transpose(1, 2).contiguous()  # (B, width, k)
+        self.k = k
+        self.weight = padded("weight")  # (B, k, width)
+        self.weight_t = self.weight.transpose(1, 2).contiguous() if k > 1 else None
         self.gap = (padded("target", -torch.inf) - padded("bias"))[:, None, :]  # (B, 1, k)
         self.direction = padded("direction") * _strengths(rows, device, f32)
         self.low = self._limit(rows, "low", -torch.inf, device)
@@ -196,6 +197,9 @@ class _Push:
         return _blend(a, changed.to(a.dtype), at.of(self.scope))
 
     def _moved(self, x: torch.Tensor) -> torch.Tensor:
+        if self.k == 1:  # elementwise kernels; matrix products of this shape are slower
+            short = (self.gap - torch.linalg.vecdot(x, self.weight)[..., None]).relu_()
+            return torch.addcmul(x, short, self.direction)
         if len(self.gap) == 1:  # all rows alike: one plain matrix product, nothing is repeated
             flat = x.reshape(-1, x.shape[-1])
             short = torch.addmm(self.gap[0], flat, self.weight_t[0], alpha=-1).relu_()

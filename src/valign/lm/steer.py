@@ -113,12 +113,12 @@ class Session:
         self._at: Positions | None = None  # None outside a forward pass of the model
         self._expanded: list[EditsControl | None] = []
         self._gates: list[bool | None] = []
-        self._programs: dict[Site, list[Step]] = {}
-        self._fired: set[Site] = set()
+        self._places = [_Place(self, site) for site in self._sites]
+        self._near: dict[tuple[torch.device, int], Positions] = {}
         self._passes = 0
         self._prompt_touched: list[int] = []
         self._later = 0
-        self._sizes: dict[Site, torch.Tensor] = {}
+        self._moves: dict[Site, tuple[torch.Tensor, torch.Tensor]] = {}  # before, after
         self._uncached: tuple[torch.Tensor, torch.Tensor] | None = None  # prompt ids, start
         self._length = 0
         self._reading_gates = False
@@ -139,8 +139,8 @@ class Session:
                 before = entry.register_forward_pre_hook(self._on_pass, with_kwargs=True)
                 self._stack.callback(before.remove)
                 self._stack.callback(entry.register_forward_hook(self._on_end).remove)
-            for site in self._sites:
-                for handle in hook_site(self._lm.layout, site, self._changer(site)):
+            for place in self._places:
+                for handle in hook_site(self._lm.layout, place.site, place):
                     self._stack.callback(handle.remove)
         except BaseException:
             self._stack.close()
@@ -149,7 +149,7 @@ class Session:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         self._stack.close()
-        silent = [str(site) for site in self._sites if site not in self._fired]
+        silent = [str(place.site) for place in self._places if not place.fired]
         if kind is None and self._passes and silent:
             raise NotAppliedError(
                 f"The control was on, but its edits at {', '.join(silent)} never ran: the model "
@@ -163,7 +163,7 @@ class Session:
 
     def receipts(self) -> list[Receipt]:
         """One receipt per row of the last batch."""
-        sizes = {site: size.tolist() for site, size in self._sizes.items()}
+        sizes = {site: _relative_size(*move) for site, move in self._moves.items()}
         receipts = []
         for number, (row, gate) in enumerate(zip(self._expanded, self._gates, strict=True)):
             if row is None or gate is False:
@@ -253,7 +253,8 @@ class Session:
         if not going_on:
             self._uncached = (ids, start) if kwargs.get("use_cache") is False else None
             self._expanded = self._rows * batch if self._shared else self._rows
-            self._programs = {}
+            for place in self._places:
+                place.steps = None
             self._reading_gates = True
             try:
                 gates = [None if row is None else row.gate for row in self._expanded]
@@ -274,7 +275,8 @@ class Session:
         counts = zip(everywhere, valid.sum(1).tolist(), after.sum(1).tolist(), strict=True)
         self._prompt_touched = [int(whole if every else own) for every, whole, own in counts]
         self._later = 0
-        self._sizes = {}
+        self._moves = {}
+        self._near = {}
 
     @property
     def _only_answers(self) -> bool:
@@ -290,29 +292,26 @@ class Session:
             return False
         return torch.equal(ids[:, : prompt.shape[1]], prompt)  # beams may have changed places
 
-    def _changer(self, site: Site):
-        def change(a: torch.Tensor) -> torch.Tensor | None:
-            if self._reading_gates:
-                return None
-            at = self._at
-            if at is None:
-                raise NotAppliedError(
-                    f"{site} ran outside a pass of the whole model. Under a control call "
-                    f"{type(self._lm.model).__name__} itself, not its parts."
-                )
-            self._fired.add(site)
-            steps = self._programs.get(site)
-            if steps is None:
-                steps = self._programs[site] = self._compile(site, a)
-            if not steps:
-                return None
-            if at.start is not None:
-                return self._first_pass(site, steps, at, a)
-            for step in steps:
-                a = step(at, a)
-            return a
-
-        return change
+    def edit(self, place: _Place, a: torch.Tensor) -> torch.Tensor | None:
+        """What becomes of an activation, in any pass but a plain decoding step."""
+        if self._reading_gates:
+            return None
+        at = self._at
+        if at is None:
+            raise NotAppliedError(
+                f"{place.site} ran outside a pass of the whole model. Under a control call "
+                f"{type(self._lm.model).__name__} itself, not its parts."
+            )
+        place.fired = True
+        if place.steps is None:
+            place.steps = self._compile(place.site, a)
+        if not place.steps:
+            return None
+        if at.start is not None:
+            return self._first_pass(place, at, a)
+        for step in place.steps:
+            a = step(at, a)
+        return a
 
     def _compile(self, site: Site, a: torch.Tensor) -> list[Step]:
         rows = [
@@ -324,19 +323,47 @@ class Session:
         alike = all(row is self._expanded[0] for row in self._expanded) and all(map(bool, rows))
         return compile_site(rows[:1] if alike else rows, a.device, a.dtype)
 
-    def _first_pass(
-        self, site: Site, steps: list[Step], at: Positions, a: torch.Tensor
-    ) -> torch.Tensor:
+    def _first_pass(self, place: _Place, at: Positions, a: torch.Tensor) -> torch.Tensor:
         """The pass over the prompt: masks apply, and the size of the change is noted."""
-        at = at.tail(a.shape[1]).to(a.device)
+        at = self._nearby(at, a)
         head, before = a[:, : at.first], a[:, at.first :]
         if at.first:  # nothing before the first answer position changes: leave it out of the sums
-            at = at.tail(before.shape[1])
+            at = self._nearby(at, before)
         out = before
-        for step in steps:
+        for step in place.steps or ():
             out = step(at, out)
-        rows = torch.arange(len(a), device=a.device)
-        old, new = before[rows, at.start].float(), out[rows, at.start].float()
-        size = (new - old).norm(dim=-1) / old.norm(dim=-1).clamp_min(1e-6)
-        self._sizes[site] = size.detach()
+        rows = slice(None) if before.shape[1] == 1 else torch.arange(len(a), device=a.device)
+        column = 0 if before.shape[1] == 1 else at.start
+        self._moves[place.site] = (before[rows, column].detach(), out[rows, column].detach())
         return torch.cat([head, out], dim=1) if head.shape[1] else out
+
+    def _nearby(self, at: Positions, a: torch.Tensor) -> Positions:
+        """The positions of an activation's columns, on its device; all sites share them."""
+        key = (a.device, a.shape[1])
+        if key not in self._near:
+            self._near[key] = at.tail(a.shape[1]).to(a.device)
+        return self._near[key]
+
+
+class _Place:
+    """One edited site of a session; called with each activation that passes there."""
+
+    __slots__ = ("fired", "session", "site", "steps")
+
+    def __init__(self, session: Session, site: Site):
+        self.session, self.site = session, site
+        self.steps: list[Step] | None = None
+        self.fired = False
+
+    def __call__(self, a: torch.Tensor) -> torch.Tensor | None:
+        if self.steps is None or self.session._at is not EVERYWHERE:
+            return self.session.edit(self, a)
+        for step in self.steps:  # a decoding step: no masks, nothing to look up
+            a = step(EVERYWHERE, a)
+        return a
+
+
+def _relative_size(before: torch.Tensor, after: torch.Tensor) -> list[float]:
+    """Norm of the change by the norm of the activation, one per row."""
+    before, after = before.float(), after.float()
+    return ((after - before).norm(dim=-1) / before.norm(dim=-1).clamp_min(1e-6)).tolist()
