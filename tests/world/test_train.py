@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import torch
 
 from valign.world import World
 from valign.world.batches import Stream, collate, encode, pack
-from valign.world.card import ship
+from valign.world.card import detours, ship
 from valign.world.check import answer_nats, share
 from valign.world.tables import facts
 from valign.world.tokenizer import load_tokenizer, render, train_tokenizer
@@ -119,7 +119,9 @@ def test_a_run_ships_with_a_card(tmp_path: Path) -> None:
     """Even a model that knows nothing gets all its figures, and the card says what it missed."""
     run, folder = tmp_path / "run", tmp_path / "folder"
     train(run, replace(TINY, tokens=1200), None)
-    (run / "log.jsonl").write_text(json.dumps({"tokens": 1200, "step": 3, "seconds": 1.0}))
+    (run / "log.jsonl").write_text(
+        json.dumps({"tokens": 1200, "step": 3, "seconds": 1.0, "rate": 0.0})
+    )
     figures = ship(run, folder, n=3)
     assert figures["free greedy: fluent"] == {"share": 0.0, "low": 0.0, "high": 0.5615, "n": 3}
     card = (folder / "README.md").read_text()
@@ -127,3 +129,10 @@ def test_a_run_ships_with_a_card(tmp_path: Path) -> None:
     assert "| fluent, free answers | 0.000 [0.000, 0.561] | 0.97 | **no** |" in card
     config = json.loads((folder / "config.json").read_text())
     assert config["dtype"] == "float32" and config["model_type"] == "llama"
+
+
+def test_the_card_tells_detours() -> None:
+    plan = asdict(replace(TINY, tokens=100e6, decay_tokens=50e6, rate=1e-2))
+    row = {"step": 10, "tokens": 10e6, "rate": 1e-2}
+    assert detours([row], plan) == ""
+    assert "between 20.0M and 20.0M" in detours([row, {**row, "tokens": 20e6, "rate": 5e-3}], plan)

@@ -16,7 +16,9 @@ from typing import Any
 import torch
 
 from .check import Figures, check, load
+from .generator import LATE_FROM
 from .lexicon import VALUES
+from .train import Settings, rate_at
 
 # Figure on the card -> (key in the figures, wanted share); what is wanted comes from the plan, not
 # from the run.
@@ -62,15 +64,38 @@ def _percent(figure: dict[str, Any]) -> str:
     return f"{figure['share']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
 
 
+def detours(rows: list[dict[str, Any]], settings: dict[str, Any]) -> str:
+    """A sentence on the stretches of a run that followed another plan than its final settings.
+
+    A run that is resumed with another length keeps what it did before, and a reader who makes it
+    again from the settings alone will not repeat that.
+    """
+    plan = Settings(**settings)
+    # A logged rate belongs to the step before the logged count of tokens, hence the tolerance.
+    odd = [r for r in rows if abs(r["rate"] - rate_at(plan, r["step"], r["tokens"])) > 2e-5]
+    odd = [r for r in odd if r["step"] > plan.warmup_steps]
+    if not odd:
+        return ""
+    return (
+        f"The run was resumed with other lengths on its way: between {odd[0]['tokens'] / 1e6:.1f}M "
+        f"and {odd[-1]['tokens'] / 1e6:.1f}M tokens its rate followed earlier plans (down to "
+        f"{min(r['rate'] for r in odd):.2g}). A run with the final settings alone comes close to "
+        "these figures, not to these weights. "
+    )
+
+
 def render_card(
-    figures: Figures, settings: dict[str, Any], last: dict[str, Any], facts: dict[str, Any]
+    figures: Figures,
+    settings: dict[str, Any],
+    rows: list[dict[str, Any]],
+    facts: dict[str, Any],
 ) -> str:
     """The card as Markdown.
 
     Args:
         figures: what :func:`valign.world.check.check` measured.
         settings: the run's settings.
-        last: the last row of the run's log.
+        rows: the run's log.
         facts: ``parameters`` (millions), ``layers``, ``hidden``.
     """
     lines = ["## Measured", ""]
@@ -119,9 +144,11 @@ def render_card(
     template = resources.files(__package__).joinpath("data", "card.md").read_text("utf-8")
     return template.format(
         measured="\n".join(lines),
-        tokens=last["tokens"] / 1e6,
-        steps=last["step"],
-        hours=last["seconds"] / 3600,
+        tokens=rows[-1]["tokens"] / 1e6,
+        steps=rows[-1]["step"],
+        hours=rows[-1]["seconds"] / 3600,
+        detours=detours(rows, settings),
+        late=LATE_FROM,
         decay=settings["decay_tokens"] / 1e6,
         tokens_set=settings["tokens"],
         decay_set=settings["decay_tokens"],
@@ -136,14 +163,14 @@ def ship(run: Path, folder: Path, n: int = 300) -> Figures:
     model, tokenizer = load(folder)
     figures = check(model, tokenizer, n)
     (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
-    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     facts = {
         "parameters": sum(p.numel() for p in model.parameters()) / 1e6,
         "layers": model.config.num_hidden_layers,
         "hidden": model.config.hidden_size,
     }
     settings = json.loads((run / "settings.json").read_text())
-    (folder / "README.md").write_text(render_card(figures, settings, last, facts))
+    (folder / "README.md").write_text(render_card(figures, settings, rows, facts))
     return figures
 
 
