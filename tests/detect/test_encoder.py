@@ -12,7 +12,7 @@ from valign.detect.windows import combine
 from valign.values import Profile, load_system
 
 TEXTS = [
-    "I decided for myself and ignored what everyone else wanted me to do.",
+    "I want to think for myself, choose my own path and stay independent.",
     "Lock the doors, check the smoke alarm and keep some savings: safety first.",
     "The train to Lyon leaves at nine from platform two.",
     "We must keep the festival exactly as our grandparents kept it.",

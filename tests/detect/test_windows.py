@@ -28,7 +28,8 @@ def test_windows_hold_every_word_once_in_order_and_fit(text, size):
 
 def test_sentences_stay_whole_where_they_fit():
     text = "One two three. Four five. Six seven eight nine."
-    assert split_windows(text, words, size=5) == ["One two three. Four five.", "Six seven eight nine."]
+    windows = split_windows(text, words, size=5)
+    assert windows == ["One two three. Four five.", "Six seven eight nine."]
 
 
 @pytest.mark.parametrize("text", ["", "  \n\t "])

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from valign.detect.errors import MissingEncoderError
@@ -65,7 +66,7 @@ class Backbone:
                 f"{self.name} is a {type(model).__name__}; expected an encoder with `embeddings` "
                 "and `encoder.layer`, such as BERT, RoBERTa or MiniLM."
             )
-        self.model = model.eval().requires_grad_(False)
+        self.model: Any = model.eval().requires_grad_(False)
         self.width: int = model.config.hidden_size
         self.n_layers = len(self.layers)
 
@@ -99,7 +100,7 @@ class Backbone:
         return ids, mask
 
 
-def _quietly(load: Callable[..., nn.Module], source: str) -> nn.Module:
+def _quietly(load: Callable[..., PreTrainedModel], source: str) -> PreTrainedModel:
     """Load without transformers' progress bar: a small encoder needs none."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from valign.corpora.load import load_corpus
 from valign.corpora.split import id_fraction
 from valign.detect.training_data import TEN, LabelledText, part_of, ten_of
 
@@ -81,6 +82,23 @@ def plain_outputs(folder: Path) -> Iterator[LabelledText]:
                 if 5 <= len(text.split()) <= 80:
                     yield LabelledText(f"{name}-{number}", "plain", part_of(text), text,
                                        row["instruction"], dict(zeros))  # fmt: skip
+
+
+def reported_texts() -> Iterator[LabelledText]:
+    """Positive sides of the project's pairs, quoted without approval (0) or rejected (-1) (ours).
+
+    The words of a value alone do not promote it. Two thirds of the pairs, by id; each keeps the
+    part of its pair.
+    """
+    for pair in load_corpus("valuetexts").pairs:
+        sentences = _sources()["reports"]
+        chosen = int(id_fraction(pair.id, salt="report") * 1.5 * len(sentences))
+        if chosen < len(sentences):
+            sentence, sign = sentences[chosen]
+            yield LabelledText(
+                f"{pair.id}-reported", "reported", part_of(pair.id),
+                sentence.format(pair.positive), signs={pair.value: sign},
+            )  # fmt: skip
 
 
 @cache

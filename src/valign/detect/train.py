@@ -32,6 +32,7 @@ from valign.detect.training_data import TEN, LabelledText, all_texts, category_n
 _WEIGHT = {
     "valueeval23": 1.0, "fulcra": 0.7, "answers": 6.0, "neutral": 5.0, "sources": 4.0,
     "rewrites": 4.0, "pairs": 2.0, "persona": 1.0, "inventory": 2.0, "described": 1.0, "plain": 1.0,
+    "reported": 2.0,
 }  # fmt: skip
 """Weight of a text in the loss: small sets of the kind that will be scored count for more."""
 _CALIBRATION_WEIGHT = {
@@ -60,8 +61,8 @@ class Recipe:
     frozen_layers: int = 4
     max_tokens: int = 96
     batch: int = 32
-    layer_rate: float = 1e-4
-    reader_rate: float = 2e-3
+    layer_rate: float = 2e-4
+    reader_rate: float = 5e-4
     backbone: str = MINILM
 
 
@@ -152,8 +153,10 @@ def _start_readers(
         np.save(path, _pooled(head, hidden, own))
     pooled = torch.from_numpy(np.load(path))
     place = {rows[i].id: k for k, i in enumerate(own)}
-    triples = torch.tensor([(place[rows[i].id], place[rows[i].rival], TEN.index(rows[i].value))
-                            for i in own if rows[i].rival])  # fmt: skip
+    triples = torch.tensor([
+        (k, place[row.rival], TEN.index(row.value))
+        for k, row in enumerate(rows[i] for i in own) if row.rival and row.value
+    ])  # fmt: skip
     optimiser = torch.optim.AdamW(
         [p for name, p in head.named_parameters() if not name.startswith("layers.")],
         lr=4e-3, weight_decay=0.05,
@@ -278,8 +281,10 @@ def _loss(
     out = head(*hidden.batch(batch))
     loss = _label_loss(out, labels, batch)
     at = {index: k for k, index in enumerate(batch)}
-    pairs = [(k, at[place[rows[i].rival]], TEN.index(rows[i].value))
-             for i, k in at.items() if rows[i].rival and rows[i].value]  # fmt: skip
+    pairs = [
+        (k, at[place[row.rival]], TEN.index(row.value))
+        for k, row in enumerate(rows[i] for i in batch) if row.rival and row.value
+    ]  # fmt: skip
     if pairs:
         up, down, value = torch.tensor(pairs).T
         share = 2 * len(pairs) / len(batch)
@@ -332,10 +337,12 @@ def _thresholds(logits: np.ndarray, labels: np.ndarray) -> list[float]:
     known = ~np.isnan(labels).any(axis=1)
     probability, truth = 1 / (1 + np.exp(-logits[known])), labels[known]
     grid = np.linspace(0.04, 0.7, 67)
-    return [
-        float(max(grid, key=lambda t, c=c: f1_score(truth[:, c], probability[:, c] >= t)))
-        for c in range(truth.shape[1])
-    ]
+
+    def best(column: int) -> float:
+        p, y = probability[:, column], truth[:, column]
+        return float(max(grid, key=lambda t: f1_score(y, p >= t)))
+
+    return [best(column) for column in range(truth.shape[1])]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

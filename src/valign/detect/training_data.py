@@ -33,7 +33,7 @@ class LabelledText:
         id: stable name of the row.
         source: the set it comes from: `valueeval23`, `fulcra`, `answers`, `neutral`,
             `rewrites`, `sources` (of the rewrites, plain), `pairs`, `persona`, `inventory`,
-            `described`, `plain`.
+            `described`, `plain`, `reported`.
         part: `test`, `validation`, `a` or `b`.
         prompt: what the text answers, where there is such a thing.
         signs: value of the ten -> -1, 0 or 1; values that are not named are unknown.
@@ -171,6 +171,7 @@ def all_texts(folder: Path | None = None) -> list[LabelledText]:
         *signed.inventory_items(folder / "valuebench"),
         *signed.described_values(folder / "valueeval23"),
         *signed.plain_outputs(folder / "self_instruct"),
+        *signed.reported_texts(),
     ]
 
 

@@ -90,7 +90,7 @@ class WordListDetector:
         ):
             raise DetectorError(f'{path}: expected {{"value": ["word", ...], ...}}.')
         names = {_bare(name): name for name in values.names}
-        lists = {names.get(_bare(key), key): words for key, words in found.items()}
+        lists = {names.get(_bare(str(key)), str(key)): words for key, words in found.items()}
         return cls(lists, values, name=f"wordlist-{Path(path).stem}")
 
     def score(
