@@ -128,13 +128,14 @@ def reading_gate(lm, family, *, flip=1.0):
     return Gate({site: (w, torch.tensor(-middle))}), [r > middle for r in readings]
 
 
+@pytest.mark.parametrize("scope", ["all", "generation"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_gate_lets_through_only_the_rows_it_opens_for(family):
+def test_a_gate_lets_through_only_the_rows_it_opens_for(family, scope):
     lm = tiny_lm(family)
     gate, opens = reading_gate(lm, family)
     assert sorted(opens) == [False, False, True, True]
-    gated = make_control(lm, "hold", "resid:0", "heads:1", gate=gate, scope="all")
-    free = make_control(lm, "hold", "resid:0", "heads:1", scope="all")
+    gated = make_control(lm, "hold", "resid:0", "heads:1", gate=gate, scope=scope)
+    free = make_control(lm, "hold", "resid:0", "heads:1", scope=scope)
     steered = generate(lm, PROMPTS, free, max_new_tokens=4)
     plain = generate(lm, PROMPTS, max_new_tokens=4)
     found = generate(lm, PROMPTS, gated, max_new_tokens=4)
@@ -142,8 +143,9 @@ def test_a_gate_lets_through_only_the_rows_it_opens_for(family):
         source = steered if opened else plain
         assert found.token_ids[row] == source.token_ids[row]
         assert found.receipts[row].gate is opened
-        assert (found.receipts[row].tokens > 0) == opened
-        assert (found.receipts[row].size > 0) == opened
+        assert found.receipts[row].tokens == (steered.receipts[row].tokens if opened else 0)
+        size = steered.receipts[row].size if opened else 0
+        assert found.receipts[row].size == pytest.approx(size, rel=1e-4)
 
 
 def test_every_row_has_its_own_gate():

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+from transformers import Cache
 
 from valign.control.edit import Gate, Site
 from valign.lm.hooks import hooked
@@ -18,16 +19,23 @@ class _Enough(Exception):
 
 
 def read_gates(
-    lm: HostModel, gates: Sequence[Gate | None], start: torch.Tensor, inputs: dict[str, Any]
+    lm: HostModel,
+    gates: Sequence[Gate | None],
+    start: torch.Tensor,
+    inputs: dict[str, Any],
+    *,
+    cache: Cache | None = None,
 ) -> list[bool | None]:
     """Whether each row's gate opens for its prompt; None for rows without a gate.
 
-    Runs the unedited model on the prompt up to the deepest gate site.
+    Runs the unedited model on the prompt: up to the deepest gate site, or whole if it is to fill
+    a cache.
 
     Args:
         gates: one per row.
         start: (batch,) column of each row's last prompt token.
         inputs: keyword arguments of the forward pass that is about to run.
+        cache: takes the keys and values of the prompt.
     """
     wanted = {site for gate in gates if gate is not None for site in gate.weights}
     if not wanted:
@@ -38,7 +46,7 @@ def read_gates(
         def read(a: torch.Tensor) -> None:
             rows = torch.arange(len(a), device=a.device)
             seen[site] = a[rows, start.to(a.device)].float()
-            if len(seen) == len(wanted):
+            if cache is None and len(seen) == len(wanted):
                 raise _Enough
 
         return read
@@ -46,7 +54,7 @@ def read_gates(
     quiet = {k: v for k, v in inputs.items() if k not in ("past_key_values", "use_cache", "labels")}
     readers = [(site, reader(site)) for site in wanted]
     with suppress(_Enough), torch.no_grad(), hooked(lm.layout, readers):
-        lm.model(**quiet, use_cache=False)
+        lm.model(**quiet, past_key_values=cache, use_cache=cache is not None)
     opened: list[bool | None] = []
     for number, gate in enumerate(gates):
         if gate is None:

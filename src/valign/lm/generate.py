@@ -212,18 +212,20 @@ class _Decoder:
         acting = [None if isinstance(c, TextControl) else c for c in controls]
         one = acting[0] if all(c is acting[0] for c in acting) else acting
         with Session(lm, one) as session:
-            cache: Any = None
-            for step in range(max_new_tokens):
-                end = width + step
-                inputs: dict[str, Any] = dict(
-                    input_ids=ids, attention_mask=mask[:, :end], past_key_values=cache,
-                    use_cache=True,
-                )  # fmt: skip
+
+            def inputs(end: int) -> dict[str, Any]:
+                own: dict[str, Any] = dict(input_ids=ids, attention_mask=mask[:, :end])
                 if "position_ids" in lm.accepts:
-                    inputs["position_ids"] = positions[:, end - ids.shape[1] : end]
+                    own["position_ids"] = positions[:, end - ids.shape[1] : end]
                 if "logits_to_keep" in lm.accepts:
-                    inputs["logits_to_keep"] = 1
-                out = lm.model(**inputs)
+                    own["logits_to_keep"] = 1
+                return own
+
+            cache: Any = session.read_prompt(inputs(width)) if width > 1 else None
+            if cache is not None:
+                ids = ids[:, -1:]
+            for step in range(max_new_tokens):
+                out = lm.model(**inputs(width + step), past_key_values=cache, use_cache=True)
                 cache = out.past_key_values
                 logits = out.logits[:, -1]
                 chosen = sampler(logits, step)

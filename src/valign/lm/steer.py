@@ -17,6 +17,8 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from valign.control.control import Control, EditsControl
 from valign.control.edit import Site
@@ -121,7 +123,7 @@ class Session:
         self._moves: dict[Site, tuple[torch.Tensor, torch.Tensor]] = {}  # before, after
         self._uncached: tuple[torch.Tensor, torch.Tensor] | None = None  # prompt ids, start
         self._length = 0
-        self._reading_gates = False
+        self._reading_gates = self._primed = False
         self._stack = ExitStack()
 
     def __enter__(self) -> Session:
@@ -195,7 +197,9 @@ class Session:
         batch, length = ids.shape[:2]
         cache = kwargs.get("past_key_values")
         held = 0 if cache is None else int(cache.get_seq_length())
-        if held:
+        if held and self._primed:
+            self._begin_at_last(batch, ids.device)
+        elif held:
             self._go_on(batch, length, held)
         else:
             self._begin(ids, batch, length, kwargs)
@@ -253,14 +257,7 @@ class Session:
         if not going_on:
             self._uncached = (ids, start) if kwargs.get("use_cache") is False else None
             self._expanded = self._rows * batch if self._shared else self._rows
-            for place in self._places:
-                place.steps = None
-            self._reading_gates = True
-            try:
-                gates = [None if row is None else row.gate for row in self._expanded]
-                self._gates = read_gates(self._lm, gates, start, kwargs)
-            finally:
-                self._reading_gates = False
+            self._decide(start, kwargs)
         after = (columns[None, :] >= start[:, None]) & valid.bool()
         padded = mask is not None and not bool(valid.all())
         self._at = Positions(
@@ -273,10 +270,54 @@ class Session:
             row is not None and any(e.scope == "all" for e in row.edits) for row in self._expanded
         ]
         counts = zip(everywhere, valid.sum(1).tolist(), after.sum(1).tolist(), strict=True)
-        self._prompt_touched = [int(whole if every else own) for every, whole, own in counts]
-        self._later = 0
-        self._moves = {}
-        self._near = {}
+        self._first_pass_of([int(whole if every else own) for every, whole, own in counts])
+
+    def _first_pass_of(self, touched: list[int]) -> None:
+        self._prompt_touched, self._later = touched, 0
+        self._moves, self._near = {}, {}
+
+    def _decide(
+        self, start: torch.Tensor, inputs: dict[str, Any], cache: Cache | None = None
+    ) -> None:
+        """Read the gates of a new batch; its edits are compiled anew."""
+        for place in self._places:
+            place.steps = None
+        gates = [None if row is None else row.gate for row in self._expanded]
+        self._reading_gates = True
+        try:
+            self._gates = read_gates(self._lm, gates, start, inputs, cache=cache)
+        finally:
+            self._reading_gates = False
+
+    def read_prompt(self, inputs: dict[str, Any]) -> Cache | None:
+        """Decide the gates by a plain pass over left-padded prompts, and keep what it computed.
+
+        The cache comes back without the last token; the next pass must bring that token, and is
+        the first steered one. So a gate costs one decoding step instead of another prompt. None
+        where this does not apply (no gates, edits that reach into the prompt, a cache that cannot
+        give a token back): the first pass then reads the gates by itself.
+        """
+        gated = any(row is not None and row.gate is not None for row in self._rows)
+        if not gated or not self._only_answers or "past_key_values" not in self._lm.accepts:
+            return None
+        cache = DynamicCache(config=self._lm.model.config)
+        if any(type(layer) is not DynamicLayer for layer in cache.layers):
+            return None
+        batch, length = inputs["input_ids"].shape
+        self._expanded = self._rows * batch if self._shared else self._rows
+        last = torch.full((batch,), length - 1, device=inputs["input_ids"].device)
+        self._decide(last, inputs, cache)
+        cache.crop(-1)
+        self._primed = True
+        return cache
+
+    def _begin_at_last(self, batch: int, device: torch.device) -> None:
+        self._primed = False
+        self._at = Positions(
+            mask=torch.ones(batch, 1, 1, dtype=torch.bool, device=device),
+            start=torch.zeros(batch, dtype=torch.long, device=device),
+        )
+        self._first_pass_of([1] * batch)
 
     @property
     def _only_answers(self) -> bool:
