@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +32,7 @@ def carry_out(
     from valign.study.folder import RunFolder
 
     kept = RunFolder(folder, identity(plan, lm, battery))
-    with progress_bar("answers") as bar:
+    with _alone(folder), progress_bar("answers") as bar:
         task = bar.add_task("starting", total=None)
 
         def progress(what: str, done: int, total: int) -> None:
@@ -43,6 +45,22 @@ def carry_out(
     results.write(folder / "results.json")
     render(results, kept.rows(), folder / "report.html")
     return results
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a second process out of the folder: both would write the same rows."""
+    from filelock import FileLock, Timeout
+
+    from valign.study.folder import FolderError
+
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise FolderError(
+            f"Another process is running in {folder}. Wait for it, or choose another --out folder."
+        ) from None
 
 
 def summary(results: Results, folder: Path) -> None:

@@ -360,8 +360,8 @@ def _completed(block: Block, choice: MethodChoice, bench: Bench) -> Block:
             )
         if result.receipt is not None:
             result.receipt.sites = sites
-    spent = bench.cost.get((choice.label, block.dose))
-    if spent and spent["seconds"]:
+    spent = bench.spent(choice.label, block.dose)
+    if spent["seconds"]:
         block.cost = Cost(
             seconds=spent["seconds"],
             tokens=int(spent["tokens"]),

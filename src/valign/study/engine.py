@@ -91,7 +91,7 @@ class Bench:
         self.lm, self.plan, self.battery, self.folder = lm, plan, battery, folder
         self._progress = progress or (lambda what, done, total: None)
         self._meters: dict[int, DoseMeter] = {}
-        self.cost: dict[tuple[str, float | None], dict[str, float]] = {}
+        self._cost = folder.cost()
         arms = sum(len(self._doses(method)) for method in plan.methods)
         asked = sum(
             len(battery.dilemmas(seed, plan.prompts)) + len(battery.neutral(seed, plan.neutral))
@@ -156,7 +156,7 @@ class Bench:
             )
         else:
             control = meter.set(control, dose)
-        spent = self._spent(choice.label, dose)
+        spent = self.spent(choice.label, dose)
         spent["fit_seconds"] += time.perf_counter() - began
         control.save(path)
         return control
@@ -171,10 +171,10 @@ class Bench:
             )
         return self._meters[seed]
 
-    def _spent(self, label: str, dose: float | None) -> dict[str, float]:
-        return self.cost.setdefault(
-            (label, dose), {"seconds": 0.0, "tokens": 0.0, "fit_seconds": 0.0}
-        )
+    def spent(self, label: str, dose: float | None) -> dict[str, float]:
+        """Seconds, tokens and seconds of fitting that a method took at a dose."""
+        zero = {"seconds": 0.0, "tokens": 0.0, "fit_seconds": 0.0}
+        return self._cost.setdefault(f"{label} @ {dose}", zero)
 
     def _arm(self, label: str, dose: float | None, seed: int, controls: dict[str, Any]) -> None:
         """All rows of one method at one dose under one seed, every target."""
@@ -196,6 +196,7 @@ class Bench:
             for begin in range(0, len(todo), size):
                 chunk = todo[begin : begin + size]
                 self.folder.append(self._answer(chunk, label, dose, reading))
+                self.folder.write_cost(self._cost)
                 self._advance(label, len(chunk))
 
     def _advance(self, label: str, rows: int) -> None:
@@ -238,7 +239,7 @@ class Bench:
             seed=[_stream(label, job) for job in jobs],
             batch_size=plan.batch_size,
         )
-        spent = self._spent(label, dose)
+        spent = self.spent(label, dose)
         spent["seconds"] += time.perf_counter() - began
         spent["tokens"] += sum(map(len, said.token_ids))
         gates = self._gates(jobs, prompts, reading, [r.gate for r in said.receipts])

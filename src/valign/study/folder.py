@@ -2,6 +2,7 @@
 
 run.json          the plan; another plan in the same folder is refused
 rows.jsonl        one answer a line, appended as soon as it is judged
+cost.json         seconds and tokens per method, summed over all starts
 controls/         calibrated controls, safetensors
 results.json      the numbers
 report.html       the page
@@ -114,6 +115,20 @@ class RunFolder:
         except OSError as error:
             raise self._unwritable(error) from None
         self._done.update(row.key for row in rows)
+
+    def cost(self) -> dict[str, dict[str, float]]:
+        """What the run took so far, per arm."""
+        try:
+            return json.loads((self.path / "cost.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def write_cost(self, cost: dict[str, dict[str, float]]) -> None:
+        """Keep what the run took, so that a continued run reports all of it."""
+        try:
+            write_text(self.path / "cost.json", json.dumps(cost, indent=1, sort_keys=True) + "\n")
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def control_file(self, method: str, target: str, dose: float | None, seed: int) -> Path:
         """Where a calibrated control lies."""
