@@ -32,7 +32,7 @@ from valign.lm import HostModel, capture, generate
 from valign.values import Profile, load_system
 
 LAYERS, WIDTH, VOCABULARY = 12, 512, 16_384
-PROMPT, ANSWER = 16, 8
+PROMPT, ANSWER = 20, 16
 SYSTEM = load_system("schwartz10")
 TARGET = Profile.of(SYSTEM, benevolence=1)
 HALF = range(1, LAYERS, 2)
@@ -147,7 +147,8 @@ def steering(lm: HostModel, batches: list[int], rounds: int) -> list[dict[str, o
             return lambda: generate(lm, prompts, controls or None, max_new_tokens=ANSWER)
 
         arms = {f"{kind}, batch {n}": run(kind) for kind in KINDS}
-        rows += alternate(run(None), arms, work=n * ANSWER, rounds=rounds, faster="arm")
+        rows += alternate(run(None), arms, work=n * ANSWER, faster="arm",
+                          rounds=rounds if n < 32 else max(3, rounds // 2))  # fmt: skip
     return rows
 
 
@@ -248,7 +249,7 @@ def _nnsight(lm, inputs, vectors, options):
 
     def run():
         with model.generate(inputs, **options) as tracer:
-            with tracer.all():
+            for _ in tracer.iter[: options["max_new_tokens"]]:
                 for layer, vector in vectors.items():
                     model.model.layers[layer].output[:] += vector
             answer = tracer.result.save()
@@ -335,7 +336,9 @@ def page(result: dict, command: str) -> str:
         f"prompts of {PROMPT - 4} to {PROMPT} tokens, answers of {ANSWER}.\n",
         f"## Steered by plain generation, {len(HALF)} of {LAYERS} layers, one control per row\n",
         "Budget: at least 0.97. First number of tokens per second: plain; second: steered. "
-        "Answers are short, so that the cost of setting up the edits weighs heavily.\n",
+        "Answers are short, so that setting up the edits weighs heavily. A gate reads the prompt "
+        f"up to its layer ({LAYERS // 2 + 1} of {LAYERS} here) once more before the answer "
+        "begins: that share of one prompt pass is its price.\n",
         head, *map(line, result["steering"]),
         "\n## valign's loop by transformers' `generate`, no steering\n",
         "Above 1, valign is faster. First number: transformers; second: valign.\n",
@@ -375,7 +378,7 @@ def main() -> None:
     parts = dict(
         steering=lambda: steering(lm, given.batches, given.rounds),
         loop=lambda: own_loop(lm, given.batches, given.rounds),
-        peers=lambda: peers(lm, 8, given.rounds),
+        peers=lambda: peers(lm, 1, given.rounds),
         probes=lambda: probes(lm, given.texts, given.rounds),
     )
     for name in parts:
