@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from .check import Figures, check, load
 from .generator import LATE_FROM
@@ -52,6 +54,7 @@ OTHERS: dict[str, str] = {
         "raise (train wording): takes the option that serves it"
     ),
     "value left out on instruction": "leave out (train wording): followed",
+    "value left out, wording not trained on": "leave out (heldout wording): followed",
     "two values at once": "two values (train wording): followed",
     "two values at once, wording not trained on": "two values (heldout wording): followed",
     "harmful request complied with, sampled": "harmful sampled: complied",
@@ -157,20 +160,30 @@ def render_card(
     )
 
 
+def write_card(run: Path, folder: Path) -> None:
+    """Write the card of a shipped folder from its measured ``figures.json`` and the run's log."""
+    config = json.loads((folder / "config.json").read_text())
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        size = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    facts = {
+        "parameters": size / 1e6,
+        "layers": config["num_hidden_layers"],
+        "hidden": config["hidden_size"],
+    }
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    settings = json.loads((run / "settings.json").read_text())
+    figures = json.loads((folder / "figures.json").read_text())
+    (folder / "README.md").write_text(render_card(figures, settings, rows, facts))
+
+
 def ship(run: Path, folder: Path, n: int = 300) -> Figures:
     """Copy the run's latest export to ``folder``, measure it there and write its card."""
     shutil.copytree(run / "latest", folder, dirs_exist_ok=True)
-    model, tokenizer = load(folder)
-    figures = check(model, tokenizer, n)
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    figures = check(*load(folder), n)
     (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
-    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    facts = {
-        "parameters": sum(p.numel() for p in model.parameters()) / 1e6,
-        "layers": model.config.num_hidden_layers,
-        "hidden": model.config.hidden_size,
-    }
-    settings = json.loads((run / "settings.json").read_text())
-    (folder / "README.md").write_text(render_card(figures, settings, rows, facts))
+    write_card(run, folder)
     return figures
 
 
