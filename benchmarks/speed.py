@@ -336,20 +336,20 @@ def page(result: dict, command: str) -> str:
         f"prompts of {PROMPT - 4} to {PROMPT} tokens, answers of {ANSWER}.\n",
         f"## Steered by plain generation, {len(HALF)} of {LAYERS} layers, one control per row\n",
         "Budget: at least 0.97. First number of tokens per second: plain; second: steered. "
-        "Answers are short, so that setting up the edits weighs heavily. A gate reads the prompt "
-        f"up to its layer ({LAYERS // 2 + 1} of {LAYERS} here) once more before the answer "
-        "begins: that share of one prompt pass is its price.\n",
+        "Answers are short, so that setting up the edits weighs heavily. A gate costs one more "
+        f"decoding step per answer (1 in {ANSWER} here, 1 in 128 for answers of 128 tokens).\n",
         head, *map(line, result["steering"]),
         "\n## valign's loop by transformers' `generate`, no steering\n",
         "Above 1, valign is faster. First number: transformers; second: valign.\n",
         head, *map(line, result["loop"]),
         "\n## The same vectors at the same layers through other libraries\n",
         "Above 1, valign is faster. One vector for all rows, all positions, through each "
-        "library's own generation. First number: the library; second: valign.\n",
+        "library's own generation. First number: the library; second: valign. steering-vectors "
+        "0.12 declares transformers < 5 and was installed against that.\n",
         head, *map(line, result["peers"]),
         "\n## Reading all layers and fitting the probes of ten values, by one plain pass\n",
         "Budget: at most 1.3 times the time of a plain pass of the decoder over the same texts.\n",
-        head, *map(line, result["probes"]), "",
+        head, *(map(line, result["probes"]) if result["probes"] else ["| not measured yet ||||||"]), "",
     ]  # fmt: skip
     return "\n".join(parts)
 
