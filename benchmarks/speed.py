@@ -201,7 +201,7 @@ def peers(lm: HostModel, n: int, rounds: int) -> list[dict[str, object]]:
             made = theirs()[:, width:].tolist()
         except Exception as error:
             reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1]}"
-            rows.append(dict(name=name, version=version, failed=reason))
+            rows.append(dict(name=name, version=version, failed=f"cannot run: {reason}"))
             print(name, "cannot run:", reason, flush=True)
             continue
         same = sum(a == b for a, b in zip(made, expected, strict=True))
@@ -315,7 +315,7 @@ def page(result: dict, command: str) -> str:
 
     def line(row: dict) -> str:
         if "failed" in row:
-            return f"| {row['name']} {row.get('version', '')} | cannot run: {row['failed']} |||||"
+            return f"| {row['name']} {row.get('version', '')} | {row['failed']} |||||"
         a, b = row["per_cpu_second"]
         same = f" ({row['same_answers']} answers equal)" if "same_answers" in row else ""
         return (
@@ -349,7 +349,7 @@ def page(result: dict, command: str) -> str:
         head, *map(line, result["peers"]),
         "\n## Reading all layers and fitting the probes of ten values, by one plain pass\n",
         "Budget: at most 1.3 times the time of a plain pass of the decoder over the same texts.\n",
-        head, *(map(line, result["probes"]) if result["probes"] else ["| not measured yet ||||||"]), "",
+        head, *(map(line, result["probes"] or [dict(name="probes", failed="not measured yet")])), "",
     ]  # fmt: skip
     return "\n".join(parts)
 
