@@ -349,7 +349,7 @@ def page(result: dict, command: str) -> str:
         head, *map(line, result["peers"]),
         "\n## Reading all layers and fitting the probes of ten values, by one plain pass\n",
         "Budget: at most 1.3 times the time of a plain pass of the decoder over the same texts.\n",
-        head, *(map(line, result["probes"] or [dict(name="probes", failed="not measured yet")])), "",
+        head, *map(line, result["probes"] or [dict(name="probes", failed="not measured")]), "",
     ]  # fmt: skip
     return "\n".join(parts)
 
