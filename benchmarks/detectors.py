@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import shlex
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -260,10 +258,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = [r for r in all_texts(data) if r.part in ("test", "validation")
             and not (r.part == "validation" and r.source in ("fulcra", "persona"))]  # fmt: skip
     results: dict = {
-        "command": shlex.join(["python", "benchmarks/detectors.py", *sys.argv[1:]]),
-        "draws": DRAWS, "seed": 0, "threads": given.threads, "machine": platform.machine(),
-        "torch": torch.__version__, "detectors": {},
+        "command": "python benchmarks/detectors.py",
+        "draws": DRAWS, "seed": 0, "machine": platform.machine(), "torch": torch.__version__,
+        "detectors": {},
     }  # fmt: skip
+    earlier = given.out / "detectors.json"
+    if earlier.is_file():  # detectors that are not measured again keep their figures
+        results = json.loads(earlier.read_text("utf-8")) | results | {
+            "detectors": json.loads(earlier.read_text("utf-8"))["detectors"]
+        }  # fmt: skip
     for name in given.detectors:
         detector: Detector
         if name == "dictionary":
@@ -273,7 +276,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             detector = load_detector(name)
         scores = Scores(detector, rows)
         figures = value_figures(scores, rows)
-        own: dict = {"texts a second": speed(detector, rows)}
+        own: dict = {
+            "name": detector.name, "threads": given.threads,
+            "texts a second": speed(detector, rows),
+        }  # fmt: skip
+        if isinstance(detector, EncoderDetector):
+            own["weights"] = detector.fingerprint
         if isinstance(detector, EncoderDetector):
             figures = category_figures(detector, rows) | figures
             own["reliability"] = calibration_figures(detector, rows)
@@ -308,8 +316,7 @@ def _markdown(results: dict) -> str:
     names = list(results["detectors"])
     lines = [
         "# Detectors of text, measured", "",
-        f"Made by `{results['command']}` (torch {results['torch']}, {results['threads']} threads, "
-        f"seed {results['seed']}). Brackets: 95 % percentile bootstrap over texts, "
+        f"Made by `{results['command']}` (torch {results['torch']}, seed {results['seed']}). Brackets: 95 % percentile bootstrap over texts, "
         f"{results['draws']} draws. No text here was trained or calibrated on; thresholds on "
         "ValueEval'23 come from its validation split. Neutral and plain answers include the "
         "validation rows, which calibration did see.", "",

@@ -6,6 +6,7 @@ The lower layers of the encoder are frozen and come from their own package; the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from functools import cache
@@ -128,6 +129,16 @@ class EncoderDetector:
         path = Path(folder) / FILE
         save_file(tensors, str(path), {"valign": header})
         path.chmod(0o644)
+
+    @property
+    def fingerprint(self) -> str:
+        """First 12 hex digits of the SHA-256 over the head's weights and the calibration."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.head.state_dict().items()):
+            digest.update(name.encode() + tensor.numpy().tobytes())
+        digest.update(self.calibration.temperature.astype(np.float32).tobytes())
+        digest.update(self.calibration.offset.astype(np.float32).tobytes())
+        return digest.hexdigest()[:12]
 
     def score(
         self, texts: Sequence[str], prompts: Sequence[str | None] | None = None
