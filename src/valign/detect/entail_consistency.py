@@ -1,6 +1,6 @@
 """Does a rewrite or answer keep the facts of its source: one score, a verdict, and the reasons.
 
-Five readers look for faults; each has a limit at which its finding alone rejects the text:
+Six readers look for faults; each has a limit at which its finding alone rejects the text:
 
     facts          names, dates, times, amounts, numbers dropped, added or changed   1
     lost           share of a source clause's content words that are gone             0.7
