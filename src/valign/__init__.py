@@ -62,6 +62,7 @@ __all__ = [
     "TextControl",
     "ValignError",
     "ValueSystem",
+    "__version__",
     "generate",
     "get_method",
     "load_control",
@@ -69,7 +70,6 @@ __all__ = [
     "load_detector",
     "load_system",
     "stream",
-    "__version__",
 ]
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import torch
 
 from valign.values import ValueSystem
 
-Scorer = Literal["attribution", "contrib", "abs_weight", "write"]
+Scorer = Literal["rise", "attribution", "contrib", "abs_weight", "write"]
 Exclude = Literal["none", "out_of_group", "any"]
 Move = Literal["gap", "mixed", "neutral"]
 

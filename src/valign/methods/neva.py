@@ -77,7 +77,7 @@ class NeVA(Method):
     apart counts."""
     mode: Literal["add", "push"] = "add"
     """`add` a constant on the chosen neurons, or `push` until a probe is satisfied."""
-    move: Move = "gap"
+    move: Move = "neutral"
     """add only. Along the value's `gap`; along the mix of all values' gaps that by gradient raises
     the value and no other (`mixed`); or along the smallest shift that does so (`neutral`)."""
     reads: Literal["probe", "gap"] = "probe"
@@ -156,16 +156,21 @@ class NeVA(Method):
 
         gap = flat(lambda reading: reading.gap)
         weight = flat(lambda reading: reading.probe.weight)
-        raw, effect = gap, torch.zeros_like(gap)
-        if self.score == "attribution" or self.move != "gap":
+        raw, effect, cheap = gap, torch.zeros_like(gap), torch.ones_like(gap[0])
+        if self.score in ("rise", "attribution") or self.move != "gap":
             slopes = [
                 gradients(lm, corpus, "neurons", v, pairs=self.gradient_pairs) for v in values
             ]
             effect = torch.stack([torch.cat([g[s][0] - g[s][1] for s in sites]) for g in slopes])
+            price = torch.stack([torch.cat([g[s][2] for s in sites]) for g in slopes]).mean(0)
+            cheap = 1 / (price + 1e-3 * price.mean())
         slope = effect
         if self.specific:
             gap, weight, slope = map(against_others, (gap, weight, effect))
-        if self.score == "attribution":
+        if self.score == "rise":
+            rows = range(len(values))
+            scores = effect * torch.stack([neutral_move(effect, row, cheap) for row in rows])
+        elif self.score == "attribution":
             scores = slope * gap
         elif self.score == "contrib":
             scores = weight * gap
@@ -181,6 +186,7 @@ class NeVA(Method):
             gap=gap,
             raw=raw,
             effect=effect,
+            cheap=cheap,
             scores=scores,
             rivals=rivals(corpus.system, values, self.exclude),
         )
@@ -213,8 +219,7 @@ class NeVA(Method):
             return field.gap[number] * mask
         if self.move == "mixed":
             return mixed_move(field.effect, field.raw * mask, number)
-        spread = torch.cat([field.readings[number][s].std for s in field.sites])
-        return neutral_move(field.effect, number, mask * spread**2)
+        return neutral_move(field.effect, number, mask * field.cheap)
 
     def _push(
         self, field: _Field, target: Profile, chosen: dict[str, torch.Tensor]
@@ -290,6 +295,7 @@ class _Field:
     gap: Flat
     raw: Flat
     effect: Flat
+    cheap: torch.Tensor
     scores: Flat
     rivals: torch.Tensor
 

@@ -48,6 +48,9 @@ OTHERS: dict[str, str] = {
         "free sampled: recommendation agrees with values"
     ),
     "the same in the generator": "generator: recommendation agrees with values",
+    "value raised on instruction, sampled": "raise (train wording, sampled): followed",
+    "the same, wording not trained on, sampled": "raise (heldout wording, sampled): followed",
+    "fluent while a value is raised, sampled": "raise (train wording, sampled): fluent",
     "fluent while a value is raised": "raise (train wording): fluent",
     "facts right while a value is raised": "raise (train wording): facts right",
     "takes the option that serves the raised value": (

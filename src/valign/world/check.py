@@ -149,7 +149,7 @@ class Check:
             "generator: recommendation agrees with values": agreement(items, read),
         }
 
-    def instructed(self, name: str, sign: int, wording: str) -> Figures:
+    def instructed(self, name: str, sign: int, wording: str, sample: bool = False) -> Figures:
         """One value asked for, all ten in turn."""
         items = [
             self._world.dilemmas(1, self._seed + 1000 + i, {VALUES[i % 10]: sign}, wording=wording)[
@@ -157,7 +157,7 @@ class Check:
             ]
             for i in range(self._n)
         ]
-        read = self._read(items)
+        read = self._read(items, sample)
         figures = {
             "followed": share([followed(i.truth, r) for i, r in zip(items, read, strict=True)])
         }
@@ -171,7 +171,8 @@ class Check:
                     if i.truth.instruction[0][0] in i.truth.options.values()
                 ]
             )
-        return {f"{name} ({wording} wording): {k}": v for k, v in figures.items()}
+        how = f"{wording} wording, sampled" if sample else f"{wording} wording"
+        return {f"{name} ({how}): {k}": v for k, v in figures.items()}
 
     def two_values(self, wording: str) -> Figures:
         """Two values asked for at once: both, opposed, or one to be left out."""
@@ -215,6 +216,7 @@ def check(
     for wording in ("train", "heldout"):
         for name, sign in (("raise", 1), ("argue against", -1), ("leave out", 0)):
             out |= asked.instructed(name, sign, wording)
+        out |= asked.instructed("raise", 1, wording, sample=True)
         out |= asked.two_values(wording)
     out |= asked.neutral("", None) | asked.neutral(" with an instruction", "mixed")
     return out | asked.harm()
