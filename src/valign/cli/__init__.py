@@ -11,7 +11,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from valign.cli import demo, generate, lists, profile, report, run, score
+from valign.cli import demo, detector, generate, lists, profile, report, run, score
 from valign.cli.console import errors
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for module in (demo, run, generate, profile, score, report, lists):
+for module in (demo, run, generate, profile, score, detector, report, lists):
     module.register(app)
 
 

@@ -6,14 +6,21 @@ import json as json_module
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from valign.cli.console import out, progress_bar
 from valign.cli.textfile import TextFileError, stream_texts
 
+if TYPE_CHECKING:
+    from valign.detect import Detector
+
 _BATCH = 64
+_EXPLAINED, _WORDS = 3, 5
+"""Values that `--explain` explains, and words it names for each."""
 
 
 def register(app: typer.Typer) -> None:
@@ -26,6 +33,9 @@ def score(
         None, "--file", "-f", help="Plain lines, or .jsonl with a `text` field; any size."
     ),
     detector: str = typer.Option("english-b", "--detector", help="Name or folder."),
+    explain: bool = typer.Option(
+        False, "--explain", help="Also say which words made the detector say so."
+    ),
     json: bool = typer.Option(False, "--json", help="One object a row, with `scores`."),
 ) -> None:
     """Read the values a text expresses, from -1 (argues against) to +1 (promotes)."""
@@ -51,13 +61,15 @@ def score(
             for line, row in zip(batch, rows, strict=True):
                 seen += 1
                 scores = {name: round(float(s), 4) for name, s in zip(names, row, strict=True)}
+                reasons = _reasons(judge, line, scores) if explain else {}
                 if json:
-                    typer.echo(json_module.dumps({"text": line, "scores": scores},
-                                                 ensure_ascii=False))  # fmt: skip
+                    found = {"text": line, "scores": scores}
+                    found |= {"words": reasons} if explain else {}
+                    typer.echo(json_module.dumps(found, ensure_ascii=False))
                 else:
                     shown = line if len(line) < 100 else line[:97] + "..."
                     out.print(shown, style="bold", markup=False, highlight=False, soft_wrap=True)
-                    out.print(_table(scores))
+                    out.print(_table(scores, reasons))
             bar.advance(task, len(batch))
     if not seen:
         raise typer.BadParameter("There was no text to read.")
@@ -82,9 +94,22 @@ def _batches(texts: Iterator[str], size: int) -> Iterator[list[str]]:
         yield batch
 
 
-def _table(scores: dict[str, float]) -> Table:
+def _reasons(judge: Detector, text: str, scores: dict[str, float]) -> dict[str, dict[str, float]]:
+    """The words that moved the strongest values most: value -> word -> effect on the score."""
+    from valign.detect.attribute import attribute
+
+    strongest = sorted(scores, key=lambda name: -abs(scores[name]))[:_EXPLAINED]
+    found = {}
+    for name in strongest:
+        effects = sorted(attribute(judge, text, name), key=lambda e: -abs(e.effect))[:_WORDS]
+        found[name] = {e.word: round(e.effect, 4) for e in effects if e.effect}
+    return found
+
+
+def _table(scores: dict[str, float], reasons: dict[str, dict[str, float]]) -> Table:
     table = Table(show_header=False, box=None)
     for name, value in sorted(scores.items(), key=lambda kv: -abs(kv[1])):
         bar = ("+" if value > 0 else "-") * round(abs(value) * 20)
-        table.add_row(name, f"{value:+.2f}", bar)
+        words = ", ".join(f"{word} {effect:+.2f}" for word, effect in reasons.get(name, {}).items())
+        table.add_row(name, f"{value:+.2f}", bar, escape(words))
     return table
