@@ -316,7 +316,8 @@ def _markdown(results: dict) -> str:
     names = list(results["detectors"])
     lines = [
         "# Detectors of text, measured", "",
-        f"Made by `{results['command']}` (torch {results['torch']}, seed {results['seed']}). Brackets: 95 % percentile bootstrap over texts, "
+        f"Made by `{results['command']}` (torch {results['torch']}, seed {results['seed']}). "
+        f"Brackets: 95 % percentile bootstrap over texts, "
         f"{results['draws']} draws. No text here was trained or calibrated on; thresholds on "
         "ValueEval'23 come from its validation split. Neutral and plain answers include the "
         "validation rows, which calibration did see.", "",
