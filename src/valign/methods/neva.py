@@ -22,7 +22,6 @@ from valign.methods.neurons import (
     Scorer,
     against_others,
     choose,
-    mixed_move,
     neutral_move,
     rivals,
 )
@@ -96,7 +95,7 @@ class NeVA(Method):
     """Act only on prompts that have to do with the target's values."""
     positions: Positions = "mean"
     """Read the mean over the answer's tokens, or only the last one."""
-    gradient_pairs: int = Field(default=60, ge=8)
+    gradient_pairs: int = Field(default=30, ge=8)
     """Pairs per value for the gradients."""
     seed: int = 0
     """Of the split into pairs to fit on and held-out pairs."""
@@ -156,8 +155,8 @@ class NeVA(Method):
 
         gap = flat(lambda reading: reading.gap)
         weight = flat(lambda reading: reading.probe.weight)
-        raw, effect, cheap = gap, torch.zeros_like(gap), torch.ones_like(gap[0])
-        if self.score in ("rise", "attribution") or self.move != "gap":
+        effect, cheap = torch.zeros_like(gap), torch.ones_like(gap[0])
+        if self.score == "attribution" or self.move != "gap":
             slopes = [
                 gradients(lm, corpus, "neurons", v, pairs=self.gradient_pairs) for v in values
             ]
@@ -167,10 +166,7 @@ class NeVA(Method):
         slope = effect
         if self.specific:
             gap, weight, slope = map(against_others, (gap, weight, effect))
-        if self.score == "rise":
-            rows = range(len(values))
-            scores = effect * torch.stack([neutral_move(effect, row, cheap) for row in rows])
-        elif self.score == "attribution":
+        if self.score == "attribution":
             scores = slope * gap
         elif self.score == "contrib":
             scores = weight * gap
@@ -184,7 +180,6 @@ class NeVA(Method):
             rule=rule,
             readings=found,
             gap=gap,
-            raw=raw,
             effect=effect,
             cheap=cheap,
             scores=scores,
@@ -217,8 +212,6 @@ class NeVA(Method):
         mask[index] = 1.0
         if self.move == "gap":
             return field.gap[number] * mask
-        if self.move == "mixed":
-            return mixed_move(field.effect, field.raw * mask, number)
         return neutral_move(field.effect, number, mask * field.cheap)
 
     def _push(
@@ -293,7 +286,6 @@ class _Field:
     rule: str
     readings: list[Readings]
     gap: Flat
-    raw: Flat
     effect: Flat
     cheap: torch.Tensor
     scores: Flat
