@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from valign.methods.neurons import against_others, choose, mixed_move, neutral_move, rivals
+from valign.methods.neurons import against_others, choose, neutral_move, rivals
 from valign.values import load_system
 
 SYSTEM = load_system("schwartz10")
@@ -58,22 +58,11 @@ def test_a_neutral_move_raises_its_value_and_leaves_the_others(seed):
     assert not delta[40:].any()
 
 
-@given(seed=st.integers(0, 10_000))
-def test_a_mixed_move_does_so_without_leaving_the_gaps(seed):
-    generator = torch.Generator().manual_seed(seed)
-    effect = torch.randn(4, 60, generator=generator)
-    gap = effect + 0.3 * torch.randn(4, 60, generator=generator) + 2.0  # all share a direction
-    delta = mixed_move(effect, gap, 1)
-    torch.testing.assert_close(effect @ delta, torch.tensor([0.0, 1, 0, 0]), atol=1e-3, rtol=0)
-    mix = torch.linalg.lstsq(gap.T, delta[:, None]).solution
-    torch.testing.assert_close(gap.T @ mix, delta[:, None], atol=1e-4, rtol=0)
-
-
 def test_values_that_always_rise_together_make_no_huge_shift():
     effect = torch.randn(3, 40)
     effect[1] = effect[0] * (1 + 1e-6)
-    delta = mixed_move(effect, effect, 0)
-    lone = mixed_move(effect[[0, 2]], effect[[0, 2]], 0)
+    delta = neutral_move(effect, 0, torch.ones(40))
+    lone = neutral_move(effect[[0, 2]], 0, torch.ones(40))
     assert delta.norm() < 3 * lone.norm()
 
 

@@ -12,9 +12,13 @@ import torch
 
 from valign.values import ValueSystem
 
-Scorer = Literal["rise", "attribution", "contrib", "abs_weight", "write"]
+SLACK = 1e-3
+"""Singular values of the effects below this share of the largest are left alone (ours): two values
+that always rise together cannot be parted, and trying would make a huge shift."""
+
+Scorer = Literal["attribution", "contrib", "abs_weight", "write"]
 Exclude = Literal["none", "out_of_group", "any"]
-Move = Literal["gap", "mixed", "neutral"]
+Move = Literal["gap", "neutral"]
 
 
 def against_others(rows: torch.Tensor) -> torch.Tensor:
@@ -58,6 +62,11 @@ def neutral_move(effect: torch.Tensor, value: int, cheap: torch.Tensor) -> torch
     """The cheapest shift that raises one value and, to first order, leaves the others.
 
         minimise sum_j delta_j^2 / m_j   subject to   effect delta = e_value
+        delta = M E^T (E M E^T)^+ e_value,   E = effect,   M = diag(m)
+
+    With m_j the inverse of the mean squared gradient (the diagonal of the Fisher information) the
+    sum is twice the KL divergence that the shift costs, to second order and without cross terms:
+    the shift buys its rise at the least dose.
 
     Args:
         effect: (V, N), how much a unit shift of each neuron raises each value.
@@ -67,38 +76,9 @@ def neutral_move(effect: torch.Tensor, value: int, cheap: torch.Tensor) -> torch
     Returns:
         delta (N,), the value's own rise scaled to 1.
     """
-    moved = effect.double() * cheap.double()
-    return _mix(effect, moved, value)
-
-
-def mixed_move(effect: torch.Tensor, gap: torch.Tensor, value: int) -> torch.Tensor:
-    """The mix of all values' gaps that raises one value and, to first order, no other.
-
-        delta = sum_w c_w gap_w   with   effect delta = e_value
-
-    Every shift it can make is one that texts have shown; `neutral_move` may leave that span.
-
-    Args:
-        effect: (V, N), how much a unit shift of each neuron raises each value.
-        gap: (V, N), 0 on neurons that stay still.
-        value: the one to raise.
-
-    Returns:
-        delta (N,), the value's own rise scaled to 1.
-    """
-    return _mix(effect, gap.double(), value)
-
-
-SLACK = 1e-3
-"""Singular values of the effects below this share of the largest are left alone (ours): two values
-that always rise together cannot be parted, and trying would make a huge shift."""
-
-
-def _mix(effect: torch.Tensor, moves: torch.Tensor, value: int) -> torch.Tensor:
-    """The combination of moves (V, N) whose effects come nearest to the wanted ones."""
     e = effect.double()
-    raised = e @ moves.T  # raised[u, w]: what move w does to value u
+    moves = e * cheap.double()
     wanted = torch.zeros(len(e), dtype=torch.float64, device=e.device)
     wanted[value] = 1.0
-    delta = (torch.linalg.pinv(raised, rtol=SLACK) @ wanted) @ moves
+    delta = (torch.linalg.pinv(e @ moves.T, rtol=SLACK) @ wanted) @ moves
     return (delta / (e[value] @ delta)).to(effect)

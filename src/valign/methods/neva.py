@@ -55,11 +55,17 @@ class NeVA(Method):
         score     grad_v * gap_v, both contrasted with all other values (`specific`)
         S_v       the best `share` of neurons by score
         add       a_S <- a_S + s_v move_S
+                  move = argmin sum_j F_j move_j^2  with  grad_v . move = 1, grad_u . move = 0
         push      a_S <- a_S + relu(s0 - w_S . a_S - b) w_S / |w_S|^2
 
-    Helps where side effects matter: few coordinates move, none of them chosen for what all
-    positive texts share. Hurts where neurons cannot be told apart: few pairs, one value only
-    (nothing to contrast with), models without one MLP per block (mixtures of experts).
+    F_j is the mean squared gradient, so the default move raises the value at the least KL
+    divergence and leaves all other values u where they are, both to first order.
+
+    Helps where pairs show texts that hold a value but not what makes a model say them: the
+    gradient asks for the cause, the mean difference for the trace. Helps where side effects
+    matter. Hurts where there is little to contrast with (few pairs, one value only); costs a
+    backward pass over `gradient_pairs` pairs of every value, once per model and corpus. Needs one
+    MLP per block, which mixtures of experts lack.
     """
 
     name: ClassVar[str] = "neva"
@@ -77,8 +83,8 @@ class NeVA(Method):
     mode: Literal["add", "push"] = "add"
     """`add` a constant on the chosen neurons, or `push` until a probe is satisfied."""
     move: Move = "neutral"
-    """add only. Along the value's `gap`; along the mix of all values' gaps that by gradient raises
-    the value and no other (`mixed`); or along the smallest shift that does so (`neutral`)."""
+    """add only. Along the shift of least KL divergence that by gradient raises the value and no
+    other (`neutral`), or along the value's `gap`."""
     reads: Literal["probe", "gap"] = "probe"
     """push only. What is brought to its target: the probe, or the projection on the gap up to the
     positive texts' mean."""
@@ -279,6 +285,7 @@ class _Field:
     Attributes:
         gap: contrasted with the other values if the method is `specific`; `raw` as it was read.
         effect: mean gradient of each value's positive texts minus that of its negative ones.
+        cheap: one over the mean squared gradient, (N,); the weak neurons' share is bounded.
     """
 
     values: list[str]
