@@ -55,6 +55,9 @@ class NeVA(Method):
         score     grad_v * gap_v, both contrasted with all other values (`specific`)
         S_v       the best `share` of neurons by score
         add       a_S <- a_S + s_v move_S
+        move      by default the cheapest shift that by gradient raises v and leaves all other
+                  values where they are: min sum_j delta_j^2 / m_j  s.t.  grad delta = e_v,
+                  m_j = 1 / mean grad_j^2 (neurons on which everything hangs are dear)
                   move = argmin sum_j F_j move_j^2  with  grad_v . move = 1, grad_u . move = 0
         push      a_S <- a_S + relu(s0 - w_S . a_S - b) w_S / |w_S|^2
 
