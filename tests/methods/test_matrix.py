@@ -25,6 +25,7 @@ METHODS = {
 }
 VARIANTS = [
     ("caa", dict(layers="best", positions="last")),
+    ("caa", dict(specific=True)),
     ("conva", dict(gate=False, per_token=True, scope="generation", positions="mean")),
     ("conva", dict()),
     ("neva", dict(gate=False, score="contrib", exclude="any")),
