@@ -43,7 +43,7 @@ MARKS = re.compile(r"(<!-- table:begin -->\n).*?(<!-- table:end -->)", re.S)
 
 
 def plan(battery: WorldBattery, *, curves: bool) -> Plan:
-    """What is measured: 300 prompts a target, answered once each."""
+    """What is measured: 180 prompts a target, answered once each."""
     targets = tuple(Profile.from_mapping(battery.system, {v: 1.0}) for v in battery.system.names)
     without_strength = ("none", "prompt")
     return Plan(
@@ -51,8 +51,8 @@ def plan(battery: WorldBattery, *, curves: bool) -> Plan:
         targets=targets,
         doses=(0.125, 0.25, 0.5, 1.0, 2.0) if curves else (0.5,),
         seeds=(0,) if curves else (0, 1, 2),
-        prompts=40 if curves else 100,
-        neutral=20,
+        prompts=40 if curves else 60,
+        neutral=10,
         temperature=1.0,
         batch_size=128,
     )

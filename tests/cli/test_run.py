@@ -44,7 +44,8 @@ def test_the_table_names_methods_doses_and_where_everything_lies(
 
 def test_the_folder_holds_plan_rows_numbers_page_and_controls(run):
     names = {path.name for path in run.iterdir()}
-    assert names == {"run.json", "rows.jsonl", "results.json", "report.html", "controls"}
+    kept = {"run.json", "rows.jsonl", "results.json", "report.html", "controls", "cost.json"}
+    assert names - {".lock"} == kept
     controls = [load(path) for path in (run / "controls").iterdir()]
     assert {c.method for c in controls} == {"random", "prompt", "caa"}
     assert all(c.provenance["dose"]["p95"] > 0 for c in controls)

@@ -23,15 +23,16 @@ def demo(
     from valign.study.world import WorldBattery
     from valign.values import Profile
 
-    battery = WorldBattery()
+    battery = WorldBattery(pairs=20, prompts=60)  # fitted in seconds; benchmarks use more
     names = ("none", "random", "prompt", "caa", "neva")
     plan = Plan(
         methods=tuple(MethodChoice(name) for name in names),
         targets=tuple(Profile.from_mapping(battery.system, {v: 1.0}) for v in battery.system.names),
         prompts=prompts,
         neutral=8,
+        dose_prompts=12,
         temperature=1.0,
-        batch_size=64,
+        batch_size=128,
     )
     results = carry_out(
         load_model("reference"), plan, battery, out, title="Ten values, five methods, one dose"

@@ -6,7 +6,6 @@ import json as json_module
 from pathlib import Path
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from valign.cli.console import out, progress_bar
@@ -67,7 +66,9 @@ def profile(
         head = {"model": lm.name, "judge": asked.judge, "prompts": len(asks), "seed": seed}
         typer.echo(json_module.dumps({**head, "values": rows}, indent=1))
         return
-    table = Table(title=escape(f"{model}: {len(asks)} answers read by {asked.judge}"))
+    title = f"{model}: {len(asks)} answers read by {asked.judge}"
+    out.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
+    table = Table()
     table.add_column("value")
     table.add_column("mean score [95 %]", justify="right")
     table.add_column("expressed in [95 %]", justify="right")

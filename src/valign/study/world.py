@@ -17,7 +17,7 @@ from valign.lm.render import Prompt
 from valign.study.battery import Ask, Judgement
 from valign.values import ValueSystem, load_system
 from valign.world import Item, World
-from valign.world.corpus import world_corpus
+from valign.world.corpus import PAIRS, PROMPTS, world_corpus
 from valign.world.judge import WorldJudge
 
 _DOSE_SEED = 7_000_000
@@ -34,13 +34,15 @@ class WorldBattery:
     """The weakest expression scores 1/3."""
     ceilings = frozenset({"prompt"})
 
-    def __init__(self) -> None:
+    def __init__(self, *, pairs: int = PAIRS, prompts: int = PROMPTS) -> None:
+        """Args: `pairs` per value, `prompts` of either kind, that methods are fitted on."""
+        self._sizes = (pairs, prompts)
         self.system: ValueSystem = load_system("schwartz10")
         self._asked = World(split="heldout")
         self._judge = WorldJudge()
 
     def corpus(self, seed: int) -> Corpus:
-        return _corpus(seed)
+        return _corpus(seed, *self._sizes)
 
     def dilemmas(self, seed: int, n: int) -> list[Ask]:
         return _asks("d", seed, self._asked.dilemmas(n, seed=seed))
@@ -86,8 +88,8 @@ def _asks(kind: str, seed: int, items: Sequence[Item]) -> list[Ask]:
 
 
 @lru_cache(maxsize=8)
-def _corpus(seed: int) -> Corpus:
-    return world_corpus(seed)
+def _corpus(seed: int, pairs: int, prompts: int) -> Corpus:
+    return world_corpus(seed, pairs=pairs, prompts=prompts)
 
 
 @lru_cache(maxsize=4)
