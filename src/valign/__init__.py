@@ -1,12 +1,12 @@
 """valign: dial the human values a language model expresses, and measure what it costs.
 
-    import valign
+import valign
 
-    lm = valign.HostModel.load("Qwen/Qwen2.5-0.5B-Instruct")
-    corpus = valign.load_corpus("valuetexts")
-    target = valign.Profile.parse("benevolence=+1", corpus.system)
-    control = valign.get_method("caa").fit(lm, corpus, target)
-    print(valign.generate(lm, ["Should I lend my neighbour the money?"], control).texts[0])
+lm = valign.HostModel.load("Qwen/Qwen2.5-0.5B-Instruct")
+corpus = valign.load_corpus("valuetexts")
+target = valign.Profile.parse("benevolence=+1", corpus.system)
+control = valign.get_method("caa").fit(lm, corpus, target)
+print(valign.generate(lm, ["Should I lend my neighbour the money?"], control).texts[0])
 """
 
 from __future__ import annotations

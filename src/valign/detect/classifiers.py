@@ -35,9 +35,7 @@ class TextClassifier:
         opening_only: read the first window alone (a refusal says so at once).
     """
 
-    def __init__(
-        self, backbone: Backbone, weight: np.ndarray, offset: np.ndarray, settings: dict
-    ):
+    def __init__(self, backbone: Backbone, weight: np.ndarray, offset: np.ndarray, settings: dict):
         """Take a reader of shape (n_labels, width), its offsets (n_labels,), and settings."""
         self.name: str = settings["name"]
         self.labels: tuple[str, ...] = tuple(settings["labels"])

@@ -146,9 +146,7 @@ def valuetexts() -> Iterator[LabelledText]:
         yield LabelledText(f"{rewrite.id}-source", "sources", part, rewrite.source, rewrite.prompt,
                            dict.fromkeys(TEN, 0))  # fmt: skip
         signs = {v: int(np.sign(s)) for v, s in rewrite.target.items() if s}
-        yield LabelledText(
-            rewrite.id, "rewrites", part, rewrite.rewrite, rewrite.prompt, signs
-        )
+        yield LabelledText(rewrite.id, "rewrites", part, rewrite.rewrite, rewrite.prompt, signs)
     for pair in corpus.pairs:
         part, other = part_of(pair.id), f"{pair.id}-negative"
         also = dict.fromkeys(pair.also, 1)
