@@ -153,7 +153,9 @@ def typed(arguments: list[str], **options) -> Iterator[subprocess.Popen]:
     process = subprocess.Popen(
         [sys.executable, "-m", "valign", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": source, "HF_HUB_OFFLINE": "1"}, **options,
+        env={**os.environ, "PYTHONPATH": source, "HF_HUB_OFFLINE": "1"},
+        # Shells start background jobs deaf to Ctrl-C, and children inherit it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options,
     )  # fmt: skip
     try:
         yield process

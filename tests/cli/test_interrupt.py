@@ -11,9 +11,9 @@ import valign.study.engine as engine
 from tests.cli.conftest import typed
 from valign.study.results import Results, read_rows
 
-SAMPLED = ("--temperature", 1.0, "--batch-size", 1, "--prompts", 30, "--max-new-tokens", 8)
+SAMPLED = ("--temperature", 1.0, "--batch-size", 1, "--prompts", 15, "--max-new-tokens", 8)
 """Small chunks, so that rows reach the disk while the run still has work to do."""
-TOTAL = (30 + 3) * (1 + 4)
+TOTAL = (15 + 3) * (1 + 4)
 
 
 def answers(folder):
