@@ -17,7 +17,7 @@ def demo(
     json: bool = typer.Option(False, "--json", help="Print results.json instead of a table."),
 ) -> None:
     """See everything work: five methods, ten values, one report. No network, a few minutes."""
-    from valign.cli.common import load_model
+    from valign.cli.arguments import load_model
     from valign.cli.running import carry_out, summary
     from valign.study.plan import MethodChoice, Plan
     from valign.study.world import WorldBattery

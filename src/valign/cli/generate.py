@@ -30,7 +30,7 @@ def generate(
     json: bool = typer.Option(False, "--json", help="One object per prompt."),
 ) -> None:
     """Answer prompts without and with a control, as the tokens come."""
-    from valign.cli.common import load_control, load_model
+    from valign.cli.arguments import load_control, load_model
     from valign.cli.textfile import read_lines
     from valign.lm import generate as answer
     from valign.lm import stream

@@ -30,7 +30,7 @@ def profile(
     """Ask a model everyday dilemmas and read which values its answers express."""
     import numpy as np
 
-    from valign.cli.common import battery, default_corpus, load_control, load_model
+    from valign.cli.arguments import battery, default_corpus, load_control, load_model
     from valign.lm import generate
     from valign.measure import Resampling
     from valign.measure.bootstrap import mean

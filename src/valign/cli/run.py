@@ -51,7 +51,7 @@ def run(
     The unsteered model, a random direction and a plain instruction are always measured beside.
     The same command continues a run that was stopped.
     """
-    from valign.cli.common import battery, default_corpus, load_model, targets
+    from valign.cli.arguments import battery, default_corpus, load_model, targets
     from valign.cli.running import carry_out, summary
     from valign.methods import get_method
     from valign.study.plan import MethodChoice, Plan
