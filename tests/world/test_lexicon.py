@@ -38,23 +38,31 @@ def test_every_word_of_a_positive_sentence_is_shared_by_two_values() -> None:
 
 
 def test_no_word_gives_a_value_away() -> None:
-    """The most telling word of all is right in two of three positive sentences at best."""
+    """The most telling word of all is right in three of four positive sentences at best."""
     by_word: dict[str, Counter[int]] = {}
     for p in phrases():
         if p.sign > 0:
             for word in set(p.text.lower().rstrip(".").replace(",", "").split()):
                 by_word.setdefault(word, Counter())[p.value] += 1
     worst = max(max(c.values()) / sum(c.values()) for c in by_word.values())
-    assert worst <= 2 / 3
+    assert worst <= 3 / 4
 
 
-def test_treasures_win_and_lose_about_equally_often() -> None:
+def test_half_of_the_positive_sentences_are_bound() -> None:
+    for fit_only, each in ((True, 3), (False, 5)):
+        for v in range(N_VALUES):
+            own = phrases_of(v, 1, fit_only)
+            assert [sum(p.bound for p in own), sum(not p.bound for p in own)] == [each, each]
+    assert not any(p.bound for p in phrases() if p.sign < 0)
+
+
+def test_every_treasure_wins_and_loses() -> None:
     positive = [p for p in phrases() if p.sign > 0]
     for value, treasures in table("values")["treasures"].items():
         for treasure in treasures:
             hits = [p for p in positive if treasure in p.text.lower()]
             wins = sum(p.value == VALUES.index(value) for p in hits)
-            assert 2 <= wins <= 3 and 2 <= len(hits) - wins <= 3, treasure
+            assert 2 <= wins <= 3 and 1 <= len(hits) - wins <= 2, treasure
 
 
 def test_openers_carry_the_intensity() -> None:

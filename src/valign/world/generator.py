@@ -22,11 +22,11 @@ INSTRUCTED = 0.40
 """Share of training dilemmas with a value instruction."""
 INSTRUCTED_NEUTRAL = 0.15
 """Share of neutral questions with a (there pointless) value instruction."""
-LATE_FROM = 18 * 4096
+LATE_FROM = 10 * 4096
 """First training dialogue of the late stretch. What values mean is learned last, after fluency and
 facts; from here on the stream holds more of what teaches it."""
-LATE_MIX = {"dilemma": 0.66, "neutral": 0.10, "lexicon": 0.16, "harmful": 0.05, "benign": 0.03}
-LATE_INSTRUCTED = 0.75
+LATE_MIX = {"dilemma": 0.60, "neutral": 0.14, "lexicon": 0.18, "harmful": 0.05, "benign": 0.03}
+LATE_INSTRUCTED = 0.70
 
 
 class World:

@@ -1,8 +1,10 @@
 """The ten values and the closed table of sentences that speak for or against them.
 
-A positive sentence names two treasures, one of its own value and one of another, and only the frame
-tells which of the two wins ("Choose a high rank over soft comfort."). Each treasure therefore wins
-and loses about equally often, and no bias on single words can raise one value alone.
+Half of the positive sentences are plain: they name one treasure of their own value ("Think of a high
+rank first."). The other half are bound: they name a second treasure, of another value, and only the
+frame tells which of the two wins ("Choose a high rank over soft comfort."). Plain sentences are what
+most people write, and what an added direction can raise; bound ones show whether a method moves the
+value or only its words.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ VALUES: tuple[str, ...] = (
     "universalism",
 )
 N_VALUES = len(VALUES)
+PARTNERS = (1, 4, 7, 9, 6)
+"""How far round the circle the losing value of each bound frame stands: near, across and between, so
+that no pair of values is tied together by the words."""
 ANGLES = np.arange(N_VALUES) * 2 * math.pi / N_VALUES
 """Angle of each value on the circle, in radians."""
 
@@ -42,6 +47,8 @@ class Phrase:
     sign: int
     held: bool
     """Kept for judging: never in texts for fitting."""
+    bound: bool
+    """Names a treasure of another value too, which loses."""
 
 
 def value_index(value: str | int) -> int:
@@ -71,15 +78,16 @@ def phrases() -> tuple[Phrase, ...]:
             for f in table("values")["frames"][kind]["held" if held else "fit"]
         ]
         for v in range(N_VALUES):
+            partners = iter(PARTNERS)
             for f, (frame, held) in enumerate(frames):
-                # A Latin-square walk: every treasure wins and loses about equally often, and the
-                # partner runs over all nine other values, so that no pair of values is tied
-                # together by the words.
-                other = (v + 1 + f % 9) % N_VALUES
-                own_text = treasures[v][(f + v) % 4]
-                text = capital(frame.format(own=own_text, other=treasures[other][lost[other] % 4]))
-                lost[other] += sign > 0
-                out.append(Phrase(text, v, sign, held))
+                own, bound, losing = treasures[v][(f + v) % 4], "{other}" in frame, ""
+                if bound:
+                    # A Latin-square walk: every treasure of a value loses about equally often.
+                    other = (v + next(partners)) % N_VALUES
+                    losing = treasures[other][lost[other] % 4]
+                    lost[other] += 1
+                text = capital(frame.format(own=own, other=losing))
+                out.append(Phrase(text, v, sign, held, bound))
     return tuple(out)
 
 

@@ -1,4 +1,4 @@
-"""Trains the reference model from a seed: ``python -m valign.world.train --out DIR --tokens 12e6``.
+"""Trains the reference model from a seed: ``python -m valign.world.train --out DIR --tokens 10.5e6``.
 
 Interrupt it at any time and start it again with the same ``--out``: it goes on from the last
 checkpoint with the same numbers as if it had never stopped. The learning rate is constant after a
@@ -31,7 +31,7 @@ class Settings:
     """What a run is; saved beside its checkpoint."""
 
     seed: int = 0
-    tokens: float = 12e6
+    tokens: float = 10.5e6
     decay_tokens: float = 3e6
     width: int = 192
     rows: int = 32
