@@ -180,6 +180,6 @@ def _block(method, dose, base, names, system, draws, rng) -> Block:
             [leaked.group_matrix.at(a, b) for b in range(len(system.groups))]
             for a in range(len(system.groups))
         ],
-        cost=Cost(seconds=12.5, tokens=60_000, tokens_per_second=around(4800, 0.02),
+        cost=Cost(seconds=12.5, tokens=60_000,
                   relative_time=around(1.02, 0.01), fit_seconds=3.2, peak_memory_mib=412),
     )  # fmt: skip

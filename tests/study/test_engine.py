@@ -152,3 +152,12 @@ def test_results_carry_doses_receipts_and_intervals(run):
             if block.method != "none":
                 assert target.dose.p95.value > 0
     assert json.loads(results.to_json())["settings"]["prompts_per_seed"] == 6
+
+
+def test_an_arm_is_timed_once_and_against_the_unsteered_model(run):
+    bench = run("still")
+    found = collect(bench, command="test").blocks[0].cost
+    assert found.relative_time.low <= found.relative_time.value <= found.relative_time.high
+    assert found.relative_time.n == 5 and found.peak_memory_mib > 1
+    rounds = bench.spent("still", None)["rounds"]
+    assert run("still").spent("still", None)["rounds"] == rounds, "timed again on resuming"

@@ -120,3 +120,11 @@ def test_the_detector_reads_what_the_judge_reads() -> None:
     assert np.allclose(scores, [i.truth.scores()[order] for i in some])
     assert detector.score([]).shape == (0, 10)
     assert not detector.score([""]).any()
+
+
+def test_a_bound_sentence_is_told_from_a_plain_one() -> None:
+    plain = next(p for p in phrases() if p.sign > 0 and not p.bound)
+    bound = next(p for p in phrases() if p.value != plain.value and p.bound)
+    reading = JUDGE.read({}, f"{plain.text} {bound.text}")
+    assert reading.presence[[plain.value, bound.value]].tolist() == [1, 1]
+    assert reading.bound[[plain.value, bound.value]].tolist() == [0, 1]

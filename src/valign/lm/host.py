@@ -27,7 +27,8 @@ class HostModel:
     """A causal LM with its tokenizer and layout.
 
     The model is the user's: valign reads it and hangs hooks on it while a control is on, and
-    takes every hook off again, also after an exception.
+    takes every hook off again, also after an exception. It is put into evaluation mode (dropout
+    off), which is the only lasting change.
 
     Attributes:
         model, tokenizer: as given.

@@ -1,19 +1,12 @@
-"""What a control costs in time: throughput, and time relative to the unsteered model."""
+"""What a control costs in time, relative to the unsteered model."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from valign.measure.bootstrap import Resampling, ratio
+from valign.measure.bootstrap import Resampling
 from valign.measure.errors import MeasureError
 from valign.measure.estimate import Estimate
-
-
-def throughput(
-    tokens: np.ndarray, seconds: np.ndarray, resampling: Resampling, *, level: float = 0.95
-) -> Estimate:
-    """Generated tokens per second over timed runs; the run is the unit. Both (n_runs,)."""
-    return ratio(tokens, _timed(seconds), resampling, level=level)
 
 
 def relative_time(

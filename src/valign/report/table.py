@@ -54,6 +54,10 @@ COLUMNS: tuple[Column, ...] = (
     Column("gain_held_out", "Gain, unseen wording", "high",
            "The part of the gain in phrasings that no method was fitted on.",
            _summary("gain_held_out"), signed=True),
+    Column("gain_bound", "Gain, bound sentences", "high",
+           "The part of the gain in sentences that set the value over another value's treasure, "
+           "where no single word gives it away.",
+           _summary("gain_bound"), signed=True),
     Column("gain_choice", "Gain, choice", "high",
            "How much more often the answer recommends the option that serves the value here.",
            _summary("gain_choice"), signed=True),

@@ -17,6 +17,7 @@ from valign.control import ControlFileError, load
 from valign.lm import HostModel
 from valign.measure import Estimate, Paired, Resampling, control_matrix, leakage, see_slopes
 from valign.measure.bootstrap import mean
+from valign.measure.cost import relative_time
 from valign.measure.facts import kept_rate, wrong_rate
 from valign.measure.fluency import distinct_rate, perplexity, repetition_rate
 from valign.measure.rate import rate
@@ -366,7 +367,12 @@ def _completed(block: Block, choice: MethodChoice, bench: Bench) -> Block:
             seconds=spent["seconds"],
             tokens=int(spent["tokens"]),
             fit_seconds=spent["fit_seconds"],
+            peak_memory_mib=spent.get("peak_memory_mib"),
         )
+        if rounds := spent.get("rounds"):
+            plain, steered = np.array(rounds).T
+            draws = Resampling.of(len(rounds), seed=0)
+            block.cost.relative_time = _m(relative_time(steered, plain, draws))
     return block
 
 

@@ -26,6 +26,7 @@ from valign.study.battery import Ask, Battery
 from valign.study.folder import RunFolder
 from valign.study.plan import MethodChoice, Plan
 from valign.study.results import Reading, Row
+from valign.study.timing import peak_memory_mib, time_rounds
 from valign.values import Profile
 
 Progress = Callable[[str, int, int], None]
@@ -114,6 +115,22 @@ class Bench:
             for method in self.plan.methods:
                 for dose in self._doses(method):
                     self._arm(method.label, dose, seed, self._lazy(method, dose, seed))
+        for method in self.plan.methods:
+            for dose in self._doses(method):
+                self._time(method, dose)
+
+    def _time(self, method: MethodChoice, dose: float | None) -> None:
+        """Time an arm against the unsteered model, once, with its first control."""
+        spent = self.spent(method.label, dose)
+        if method.name == "none" or "rounds" in spent:
+            return
+        self._progress(f"timing {method.label}", self._done, self.total)
+        seed = self.plan.seeds[0]
+        control = self._control(method, self.plan.targets[0], dose, seed)
+        prompts = [ask.prompt for ask in self.battery.dilemmas(seed, self.plan.prompts)]
+        spent["rounds"] = time_rounds(self.lm, prompts, control)
+        spent["peak_memory_mib"] = peak_memory_mib(self.lm)
+        self.folder.write_cost(self._cost)
 
     def _doses(self, method: MethodChoice) -> tuple[float | None, ...]:
         return self.plan.doses if method_class(method.name).has_strength else (None,)
@@ -171,8 +188,8 @@ class Bench:
             )
         return self._meters[seed]
 
-    def spent(self, label: str, dose: float | None) -> dict[str, float]:
-        """Seconds, tokens and seconds of fitting that a method took at a dose."""
+    def spent(self, label: str, dose: float | None) -> dict[str, Any]:
+        """Seconds, tokens, seconds of fitting and timed rounds of a method at a dose."""
         zero = {"seconds": 0.0, "tokens": 0.0, "fit_seconds": 0.0}
         return self._cost.setdefault(f"{label} @ {dose}", zero)
 

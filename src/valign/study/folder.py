@@ -116,14 +116,14 @@ class RunFolder:
             raise self._unwritable(error) from None
         self._done.update(row.key for row in rows)
 
-    def cost(self) -> dict[str, dict[str, float]]:
+    def cost(self) -> dict[str, dict[str, Any]]:
         """What the run took so far, per arm."""
         try:
             return json.loads((self.path / "cost.json").read_text("utf-8"))
         except (OSError, ValueError):
             return {}
 
-    def write_cost(self, cost: dict[str, dict[str, float]]) -> None:
+    def write_cost(self, cost: dict[str, dict[str, Any]]) -> None:
         """Keep what the run took, so that a continued run reports all of it."""
         try:
             write_text(self.path / "cost.json", json.dumps(cost, indent=1, sort_keys=True) + "\n")

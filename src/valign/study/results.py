@@ -155,6 +155,7 @@ class Metrics(_Model):
 
     gain: Measured
     gain_held_out: Measured | None = None
+    gain_bound: Measured | None = None
     gain_choice: Measured | None = None
     leakage: Measured | None = None
     leakage_raw: Measured | None = None
@@ -189,11 +190,12 @@ class Receipt(_Model):
 
 
 class Cost(_Model):
-    """What it took."""
+    """What it took: seconds and tokens of generation, time per decoding step relative to the
+    unsteered model (timed in turns), seconds of fitting, and the largest memory so far: of the
+    GPU's allocator, or of the whole process on a CPU."""
 
     seconds: float
     tokens: int
-    tokens_per_second: Measured | None = None
     relative_time: Measured | None = None
     fit_seconds: float | None = None
     peak_memory_mib: float | None = None
@@ -359,8 +361,8 @@ class Row(_Model):
         run: run id. method, target, dose, seed, prompt_id, reading: which answer this is;
             together unique. target is `` for the unsteered model, dose None without one.
         scores: value -> judge's score in [-1, 1].
-        aspects: the same, restricted to one aspect of expression (`held_out` phrasings, the
-            `choice` between options), where the judge knows any.
+        aspects: the same, restricted to one aspect of expression (`held_out` phrasings,
+            `bound` sentences, the `choice` between options), where the judge knows any.
         fluent: None where not judged. facts_kept, facts_wrong, facts: counts, None where the
             prompt states no facts.
         nll: sum of -log p of the answer's tokens under the unsteered model; tokens: their number.

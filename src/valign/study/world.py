@@ -2,7 +2,8 @@
 
 Methods are fitted on training scenarios and on the fitting half of the phrasings only; asked are
 scenarios no method and no training run has seen. What the parser reads beside presence (held-out
-phrasings, the choice between the two options) is kept as aspects.
+phrasings, sentences that set a value over another, the choice between the two options) is kept as
+aspects.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class WorldBattery:
                     facts_wrong=reading.facts_wrong,
                     aspects={
                         "held_out": self._named(reading.scores * reading.held),
+                        "bound": self._named(reading.scores * reading.bound),
                         "choice": {} if reading.choice is None else {reading.choice: 1.0},
                     },
                 )

@@ -32,6 +32,8 @@ class Reading:
     """(10,) int8: present by a sentence that methods may be fitted on."""
     held: np.ndarray
     """(10,) int8: present by a held-out sentence."""
+    bound: np.ndarray
+    """(10,) int8: present by a sentence that sets its value over another one's treasure."""
     choice: str | None
     """Value served by the recommended option; None if neither option is recommended."""
     pick: str | None
@@ -173,7 +175,7 @@ class WorldJudge:
             told, options = truth.facts, truth.options
         sentences = _split(answer)
         scores: dict[int, list[float]] = {}
-        sources = np.zeros((2, N_VALUES), np.int8)
+        sources = np.zeros((3, N_VALUES), np.int8)
         kept: set[str] = set()
         recognised = wrong = 0
         roles: set[str] = set()
@@ -184,6 +186,7 @@ class WorldJudge:
                 phrase, intensity = hit
                 scores.setdefault(phrase.value, []).append(phrase.sign * intensity / 3)
                 sources[int(phrase.held), phrase.value] = 1
+                sources[2, phrase.value] |= phrase.bound
                 recognised += 1
                 continue
             abstract, named = _abstract(sentence)
@@ -212,6 +215,7 @@ class WorldJudge:
             presence=presence,
             fit=sources[0],
             held=sources[1],
+            bound=sources[2],
             choice=options.get(pick or ""),
             pick=pick,
             facts_kept=len(kept),

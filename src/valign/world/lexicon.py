@@ -1,10 +1,10 @@
 """The ten values and the closed table of sentences that speak for or against them.
 
-Half of the positive sentences are plain: they name one treasure of their own value ("Think of a high
-rank first."). The other half are bound: they name a second treasure, of another value, and only the
-frame tells which of the two wins ("Choose a high rank over soft comfort."). Plain sentences are what
-most people write, and what an added direction can raise; bound ones show whether a method moves the
-value or only its words.
+Half of the positive sentences are plain: they name one treasure of their own value ("Think of a
+high rank first."). The other half are bound: they name a second treasure, of another value, and
+only the frame tells which of the two wins ("Choose a high rank over soft comfort."). Plain
+sentences are what most people write, and what an added direction can raise; bound ones show whether
+a method moves the value or only its words.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ VALUES: tuple[str, ...] = (
 )
 N_VALUES = len(VALUES)
 PARTNERS = (1, 4, 7, 9, 6)
-"""How far round the circle the losing value of each bound frame stands: near, across and between, so
-that no pair of values is tied together by the words."""
+"""How far round the circle the losing value of each bound frame stands: near, across and between,
+so that no pair of values is tied together by the words."""
 ANGLES = np.arange(N_VALUES) * 2 * math.pi / N_VALUES
 """Angle of each value on the circle, in radians."""
 

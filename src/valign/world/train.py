@@ -1,4 +1,4 @@
-"""Trains the reference model from a seed: ``python -m valign.world.train --out DIR --tokens 10.5e6``.
+"""Trains the reference model from a seed: ``python -m valign.world.train --out DIR``.
 
 Interrupt it at any time and start it again with the same ``--out``: it goes on from the last
 checkpoint with the same numbers as if it had never stopped. The learning rate is constant after a
