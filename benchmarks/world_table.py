@@ -37,21 +37,21 @@ METHODS = (
 """`caa[specific=True]` shares NeVA's contrast with other values and stays in the residual stream:
 it tells what the contrast does from what the neurons do."""
 
-COLUMNS = ("gain", "gain_held_out", "leakage", "excess_leakage", "nlr", "fluency", "facts_wrong",
-           "neutral_unchanged")  # fmt: skip
+COLUMNS = ("gain", "gain_held_out", "gain_bound", "leakage", "excess_leakage", "nlr", "fluency",
+           "facts_wrong", "neutral_unchanged")  # fmt: skip
 MARKS = re.compile(r"(<!-- table:begin -->\n).*?(<!-- table:end -->)", re.S)
 
 
 def plan(battery: WorldBattery, *, curves: bool) -> Plan:
-    """What is measured: 180 prompts a target, answered once each."""
+    """What is measured: 402 prompts a target, answered once each."""
     targets = tuple(Profile.from_mapping(battery.system, {v: 1.0}) for v in battery.system.names)
     without_strength = ("none", "prompt")
     return Plan(
         methods=tuple(m for m in METHODS if not curves or m.name not in without_strength),
         targets=targets,
-        doses=(0.125, 0.25, 0.5, 1.0, 2.0) if curves else (0.5,),
+        doses=(0.05, 0.1, 0.2, 0.4, 0.8) if curves else (0.5,),
         seeds=(0,) if curves else (0, 1, 2),
-        prompts=40 if curves else 60,
+        prompts=40 if curves else 134,
         neutral=10,
         temperature=1.0,
         batch_size=128,
