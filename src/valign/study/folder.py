@@ -133,11 +133,16 @@ class RunFolder:
     def control_file(self, method: str, target: str, dose: float | None, seed: int) -> Path:
         """Where a calibrated control lies."""
         strength = "" if dose is None else f"-{dose:g}"
-        name = f"{method}{strength}-{target}-seed{seed}"
-        safe = "".join(c if c.isalnum() or c in "+-=.," else "_" for c in name)
-        if len(safe) > _LONGEST_NAME:  # a profile of many values
-            safe = f"{safe[:_LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
-        return self.path / "controls" / f"{safe}.safetensors"
+        name = safe_name(f"{method}{strength}-{target}-seed{seed}")
+        return self.path / "controls" / f"{name}.safetensors"
+
+
+def safe_name(name: str) -> str:
+    """A file name that stays in its folder and within what file systems take."""
+    safe = "".join(c if c.isalnum() or c in "+-=.," else "_" for c in name)
+    if len(safe) > _LONGEST_NAME:  # a profile of many values
+        safe = f"{safe[:_LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return safe
 
 
 def write_text(path: Path, text: str) -> None:
