@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from dataclasses import asdict
 from pathlib import Path
 
 import typer
@@ -61,7 +62,7 @@ def generate(
                 said = answer(lm, [text], arm, **options)
                 row[name] = said.texts[0]
                 if arm is not None:
-                    row["receipt"] = vars(said.receipts[0])
+                    row["receipt"] = asdict(said.receipts[0])
             typer.echo(json_module.dumps(row, ensure_ascii=False))
             continue
         out.print(text, style="bold", markup=False, highlight=False)

@@ -1,10 +1,12 @@
 """What a fitted method is: edits, gates, controls, and how they are kept."""
 
+from valign.control.bridge import BridgeControl
 from valign.control.control import Control, EditsControl, Kind, TextControl
 from valign.control.edit import Edit, EditError, Gate, Site
 from valign.control.saving import ControlFileError, load
 
 __all__ = [
+    "BridgeControl",
     "Control",
     "ControlFileError",
     "Edit",

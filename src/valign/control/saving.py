@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from valign.control.bridge import SETTINGS, BridgeControl
 from valign.control.control import Control, EditsControl, TextControl
 from valign.control.edit import Edit, Gate, Site
 from valign.values import Profile, ValignError, Value, ValueSystem
@@ -65,6 +66,9 @@ def save(control: Control, path: str | Path) -> Path:
             for site, (weight, bias) in control.gate.weights.items():
                 tensors[f"gate.{site}.weight"] = weight.detach().cpu().contiguous()
                 tensors[f"gate.{site}.bias"] = bias.detach().cpu().reshape(1)
+    elif isinstance(control, BridgeControl):
+        head["bridge"] = {name: getattr(control, name) for name in SETTINGS}
+        tensors |= {f"net.{k}": t.detach().cpu().contiguous() for k, t in control.tensors.items()}
     else:
         raise ControlFileError(f"Controls of kind {control.kind} cannot be saved.")
     copies = {name: tensor.clone() for name, tensor in tensors.items()}  # no shared storage
@@ -126,6 +130,11 @@ def _rebuild(head: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Control:
     )
     if head["kind"] == "text":
         return TextControl(instruction=head["instruction"], **shared)
+    if head["kind"] == "bridge":
+        settings = {name: head["bridge"][name] for name in SETTINGS}
+        settings["scores"] = tuple(settings["scores"])
+        nets = {k.removeprefix("net."): t for k, t in tensors.items() if k.startswith("net.")}
+        return BridgeControl(tensors=nets, **settings, **shared)
     if head["kind"] != "edits":
         raise ControlFileError(f"This version of valign cannot read {head['kind']!r} controls.")
     edits = []

@@ -18,10 +18,11 @@ import torch
 from valign.control.control import Control, TextControl
 from valign.lm.errors import ModelLoadError, UnsupportedSiteError
 from valign.lm.host import HostModel
+from valign.lm.kinds import batches, check, open_session
 from valign.lm.receipt import Receipt
 from valign.lm.render import Prompt
 from valign.lm.sampling import Sampler
-from valign.lm.steer import Controls, Session, check_edits
+from valign.lm.steer import Controls
 
 OnToken = Callable[[int, str], None]
 """Called with (row, text so far) after every token of that row."""
@@ -93,12 +94,10 @@ def generate(
     ]
     lm.check_length(rows, max_new_tokens)
     for chosen in {id(c): c for c in controls if c is not None}.values():
-        _check(lm, chosen)
+        check(lm, chosen)
     texts, ids = [""] * len(rows), [[] for _ in rows]
     receipts, finished = [Receipt()] * len(rows), [False] * len(rows)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # little padding
-    for begin in range(0, len(order), batch_size):
-        batch = order[begin : begin + batch_size]
+    for batch in batches(list(map(len, rows)), controls, batch_size):
         said = _Decoder(lm, on_token, batch).run(
             [rows[i] for i in batch],
             [controls[i] for i in batch],
@@ -176,14 +175,6 @@ def per_row(control: Controls, n: int) -> list[Control | None]:
     return list(control)
 
 
-def _check(lm: HostModel, control: Control) -> None:
-    if isinstance(control, TextControl):
-        return
-    if control.kind != "edits":
-        raise UnsupportedSiteError(f"The Hugging Face engine cannot run {control.kind} controls.")
-    check_edits(lm, control)  # type: ignore[arg-type]
-
-
 class _Decoder:
     """Decodes one batch; prompts are padded on the left so that all rows end together."""
 
@@ -211,7 +202,7 @@ class _Decoder:
         ended = [False] * len(rows)
         acting = [None if isinstance(c, TextControl) else c for c in controls]
         one = acting[0] if all(c is acting[0] for c in acting) else acting
-        with Session(lm, one) as session:
+        with open_session(lm, one) as session:
 
             def inputs(end: int) -> dict[str, Any]:
                 own: dict[str, Any] = dict(input_ids=ids, attention_mask=mask[:, :end])
@@ -266,4 +257,6 @@ class _Decoder:
             return Receipt(method=control.method, instruction=control.instruction)
         if not receipt.sites:
             return receipt
-        return replace(receipt, tokens=receipt.tokens - idle)
+        made = receipt.tokens - idle
+        guidance = None if receipt.guidance is None else receipt.guidance.until(made)
+        return replace(receipt, tokens=made, guidance=guidance)

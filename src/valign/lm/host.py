@@ -242,8 +242,8 @@ class HostModel:
         """Context manager: the model's own forward and generate run under the control.
 
         `control` is one control for every row or a list with one entry (or None) per row. See
-        `valign.lm.steer.Session`.
+        `valign.lm.steer.Session` and, for bridges, `valign.lm.bridge.BridgeSession`.
         """
-        from valign.lm.steer import Session
+        from valign.lm.kinds import open_session
 
-        return Session(self, control, prompt_lengths=prompt_lengths)
+        return open_session(self, control, prompt_lengths=prompt_lengths)

@@ -10,8 +10,9 @@ import torch
 from valign.control.control import Control, TextControl
 from valign.lm.generate import per_row
 from valign.lm.host import HostModel
+from valign.lm.kinds import batches, open_session
 from valign.lm.render import Prompt, encode
-from valign.lm.steer import Controls, Session
+from valign.lm.steer import Controls
 
 T = TypeVar("T")
 Answer = str | Sequence[int]
@@ -42,9 +43,7 @@ def _answer_logits(
         heads.append(len(before))  # the first token of a bare text has no prediction
     lm.check_length(rows)
     found: list[T | None] = [None] * len(rows)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    for begin in range(0, len(order), batch_size):
-        batch = order[begin : begin + batch_size]
+    for batch in batches(list(map(len, rows)), controls, batch_size):
         ids, mask = pad_right([rows[i] for i in batch], lm)
         acting: list[Control | None] = [
             None if isinstance(controls[i], TextControl) else controls[i] for i in batch
@@ -54,7 +53,8 @@ def _answer_logits(
         skipped = min(heads[i] for i in batch) - 1
         if "logits_to_keep" in lm.accepts:  # no vocabulary projection for the prompts
             inputs["logits_to_keep"] = ids.shape[1] - skipped
-        with torch.no_grad(), Session(lm, one, prompt_lengths=[heads[i] for i in batch]):
+        lengths = [heads[i] for i in batch]
+        with torch.no_grad(), open_session(lm, one, prompt_lengths=lengths):
             logits = lm.model(**inputs).logits
         if logits.shape[1] == ids.shape[1]:
             logits = logits[:, skipped:]

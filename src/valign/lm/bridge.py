@@ -1,0 +1,523 @@
+"""Running a model under bridge controls: the counterpart of `valign.lm.steer` for that kind.
+
+Blocks up to l* run as they always do. At the output of block l* the session reads the states,
+asks each row's guide what to say, and hands the blocks above a longer sequence (see
+`valign.lm.bridge_splice`). Passes with and without a cache compute the same: a pass without one
+holds every version of the bridge side by side, and each token sees the version that was in force
+when it was made.
+
+Decoding stays cheap because a refresh needs no pass of its own: the K new bridge tokens travel
+through the upper blocks together with the token that is being decoded.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from valign.control.bridge import BridgeControl
+from valign.control.edit import Site
+from valign.lm.bridge_module import LEAD, Advice, Context, Guide, Pool, build, sizes
+from valign.lm.bridge_splice import Splice, bridge_cache, version_masks
+from valign.lm.errors import NestedControlError, NotAppliedError, UnsupportedSiteError
+from valign.lm.hooks import hook_site
+from valign.lm.host import HostModel
+from valign.lm.receipt import Guidance, Receipt
+
+Rows = BridgeControl | Guide | None | Sequence[BridgeControl | Guide | None]
+
+
+def check_bridge(lm: HostModel, control: BridgeControl) -> None:
+    """Refuse a bridge this model cannot run, before any token is made.
+
+    Raises:
+        UnsupportedSiteError: made for another width or depth, or attention that takes no masks.
+    """
+    made_on = control.provenance.get("model", "unknown")
+    advice = f"The control was fitted on another model ({made_on}); fit it on {lm.name}."
+    try:
+        has = sizes(control.tensors)
+    except KeyError as error:
+        raise UnsupportedSiteError(f"The bridge lacks its tensor {error}; fit it again.") from None
+    if has["width"] != lm.layout.width:
+        raise UnsupportedSiteError(
+            f"The bridge is {has['width']} wide, the model {lm.layout.width}. {advice}"
+        )
+    if has["scores"] != len(control.scores) or control.tokens not in (0, has["tokens"]):
+        raise UnsupportedSiteError(
+            f"The bridge's tensors make {has['tokens']} tokens and {has['scores']} scores, its "
+            f"settings say {control.tokens} and {len(control.scores)}. Fit it again."
+        )
+    deepest = lm.n_layers - (2 if control.mode == "bridge" else 1)
+    if not 0 <= control.layer <= deepest:
+        raise UnsupportedSiteError(
+            f"A {control.mode} at block {control.layer} needs blocks above it; {lm.name} admits "
+            f"layers 0 to {deepest}."
+        )
+    kind = getattr(lm.model.config.get_text_config(), "_attn_implementation", "eager")
+    if control.mode == "bridge" and kind not in ("sdpa", "eager"):
+        raise UnsupportedSiteError(
+            f"{lm.name} runs attention by {kind!r}, which takes no per-row masks. Load it with "
+            'attn_implementation="sdpa", or fit with mode=inject.'
+        )
+
+
+@dataclass(eq=False)
+class _Group:
+    """The rows of a batch that share a guide; `rows` is None when these are all."""
+
+    guide: Guide
+    rows: torch.Tensor | None
+    context: Context | None = None
+    pool: Pool | None = None
+    tokens: torch.Tensor | None = None
+    heard: list[tuple[list[int], Advice]] = field(default_factory=list)
+
+    def of(self, a: torch.Tensor) -> torch.Tensor:
+        """This group's rows of a batch."""
+        return a if self.rows is None else a[self.rows.to(a.device)]
+
+
+class BridgeSession:
+    """A `with` block in which a host model runs under bridge controls.
+
+    Args:
+        lm: the model.
+        control: one for all rows, or a list with one entry (or None) per row. Rows of a batch
+            share layer, K, mode and refresh interval. Training passes `Guide`s.
+        prompt_lengths: as in `valign.lm.steer.Session`; such passes run without a cache.
+
+    Raises:
+        UnsupportedSiteError: a control that does not fit the model, or rows that cannot share a
+            batch.
+        NestedControlError: on entering, if the model is already in a session.
+        NotAppliedError: on leaving, if block l* never ran.
+    """
+
+    def __init__(
+        self, lm: HostModel, control: Rows, *, prompt_lengths: Sequence[int] | None = None
+    ):
+        self._lm, self._lengths = lm, prompt_lengths
+        self._shared = control is None or isinstance(control, BridgeControl | Guide)
+        given = [control] if self._shared else list(control)  # type: ignore[arg-type]
+        self._controls = given
+        made: dict[int, Guide] = {}
+        for row in given:
+            if isinstance(row, BridgeControl) and id(row) not in made:
+                check_bridge(lm, row)
+                made[id(row)] = build(row, lm.device)
+        self._rows: list[Guide | None] = [
+            made[id(row)] if isinstance(row, BridgeControl) else row for row in given
+        ]
+        acting = [g for g in self._rows if g is not None and (g.tokens or g.mode == "inject")]
+        if len({guide.key for guide in acting}) > 1:
+            raise UnsupportedSiteError(
+                "Rows of one batch need bridges of the same layer, number of tokens, mode and "
+                "refresh interval. `valign.lm.generate` puts others into batches of their own."
+            )
+        self._first_guide = acting[0] if acting else None
+        self._groups: list[_Group] = []
+        self._uncached: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._length = 0
+        self._splice: Splice | None = None
+        self._inside = self._fired = False
+        self._begun: dict[str, Any] | None = None  # set while the pass that reads the prompt runs
+        self._embeddings: dict[tuple[str, int], Any] = {}
+        self._buffer: list[torch.Tensor] = []
+        self._sees: torch.Tensor | None = None
+        self._shift: torch.Tensor | None = None
+        self._step = self._held = self._passes = self._batch = 0
+        self.above: torch.Tensor | None = None
+        self.bridge: torch.Tensor | None = None
+        self.beside: torch.Tensor | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> BridgeSession:
+        lm, guide = self._lm, self._first_guide
+        if lm.session is not None:
+            raise NestedControlError(
+                f"{lm.name} already runs under a control. Leave that `with` block (or let that "
+                "generation end) first."
+            )
+        lm.session = self
+        self._stack.callback(setattr, lm, "session", None)
+        if guide is None:
+            return self
+        try:
+            for entry in lm.entries:
+                before = entry.register_forward_pre_hook(self._on_pass, with_kwargs=True)
+                self._stack.callback(before.remove)
+                self._stack.callback(entry.register_forward_hook(self._on_end).remove)
+            self._hook(guide.layer, self._at_layer)
+            if guide.mode == "bridge":
+                for number in range(guide.layer + 1, lm.n_layers):
+                    block = lm.layout.blocks[number]
+                    handle = block.register_forward_pre_hook(
+                        _Widen(self, number, block), with_kwargs=True
+                    )
+                    self._stack.callback(handle.remove)
+                self._hook(guide.layer + 1, self._note_above)
+                self._hook(lm.n_layers - 1, self._cut)
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _hook(self, layer: int, change: Any) -> None:
+        for handle in hook_site(self._lm.layout, Site("resid", layer), change):
+            self._stack.callback(handle.remove)
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._stack.close()
+        if kind is None and self._passes and not self._fired:
+            raise NotAppliedError(
+                f"The bridge was on, but block {self._first_guide.layer} never ran. "  # type: ignore[union-attr]
+                "Pass layout=LayoutNames(...) if the blocks were found wrongly."
+            )
+
+    @property
+    def ran(self) -> bool:
+        """Whether any pass went through the session's hooks."""
+        return self._passes > 0
+
+    def read_prompt(self, inputs: dict[str, Any]) -> None:
+        """Bridges need no pass of their own over the prompt."""
+        return None
+
+    def receipts(self) -> list[Receipt]:
+        """One receipt per row of the last batch."""
+        found = [Receipt()] * self._batch
+        for group in self._groups:
+            guide = group.guide
+            moments = [moment for own, _ in group.heard for moment in own]
+            opened, before, after = (
+                torch.cat([getattr(advice, name) for _, advice in group.heard], dim=1).tolist()
+                for name in ("open", "before", "after")
+            )
+            rows = range(self._batch) if group.rows is None else group.rows.tolist()
+            for place, row in enumerate(rows):
+                found[row] = Receipt(
+                    method=guide.method,
+                    sites=(f"resid:{guide.layer}",),
+                    tokens=1 + self._step,
+                    guidance=Guidance(
+                        scores=guide.scores,
+                        gate=float(guide.bridge.gate),
+                        moments=tuple(moments),
+                        open=tuple(opened[place]),
+                        before=tuple(map(tuple, before[place])),
+                        after=tuple(map(tuple, after[place])),
+                    ),
+                )
+        return found
+
+    # One forward pass ------------------------------------------------------------------
+
+    def _on_pass(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._inside:
+            return None
+        if args:
+            kwargs = {**dict(zip(self._lm.accepts, args, strict=False)), **kwargs}
+        ids = kwargs.get("input_ids")
+        ids = kwargs["inputs_embeds"] if ids is None else ids
+        cache = kwargs.get("past_key_values")
+        self._held = 0 if cache is None else int(cache.get_seq_length())
+        self._splice = None
+        if self._held:
+            self._go_on(*ids.shape[:2])
+        else:
+            kwargs = self._begin(ids, kwargs)
+        self._inside = True
+        self._passes += 1
+        return (), kwargs
+
+    def _on_end(self, module: Any, args: Any, output: Any) -> None:
+        self._inside, self._begun, self._splice = False, None, None
+
+    def _go_on(self, batch: int, length: int) -> None:
+        if not self._passes:
+            raise NotAppliedError(
+                f"The cache already holds {self._held} tokens that were read without the control. "
+                "Give the model the whole prompt inside the `with` block."
+            )
+        if batch != self._batch:
+            raise UnsupportedSiteError(f"The prompt had {self._batch} rows, this pass has {batch}.")
+        if length > 1:
+            raise UnsupportedSiteError(
+                f"The model got {length} tokens on top of {self._held} cached ones; a bridge is "
+                "kept up one token at a time. Give the whole prompt in one pass."
+            )
+        self._step += 1
+
+    def _begin(self, ids: torch.Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+        batch, length = ids.shape[:2]
+        if not self._shared and len(self._rows) != batch:
+            raise UnsupportedSiteError(
+                f"{len(self._rows)} controls were given for a batch of {batch} rows. "
+                "Give one control for all rows or one (or None) per row."
+            )
+        if self._lengths is not None and len(self._lengths) != batch:
+            raise UnsupportedSiteError(
+                f"{len(self._lengths)} prompt lengths were given for a batch of {batch} rows."
+            )
+        mask = kwargs.get("attention_mask")
+        if mask is not None and not (isinstance(mask, torch.Tensor) and mask.ndim == 2):
+            raise UnsupportedSiteError(
+                "This attention mask hides where the rows end; pass the usual (batch, tokens) mask."
+            )
+        device = ids.device
+        valid = torch.ones(batch, length, device=device) if mask is None else mask.to(device)
+        columns = torch.arange(length, device=device)
+        cached = kwargs.get("use_cache")
+        cached = self._lm.model.config.use_cache if cached is None else cached
+        if self._extends(ids, cached):
+            start = self._uncached[1]  # type: ignore[index]
+        elif self._lengths is None:
+            start = (valid * (columns + 1)).argmax(dim=1)
+        else:
+            start = (valid * (length - columns)).argmax(dim=1)
+            start = start + torch.as_tensor(self._lengths, device=device) - 1
+            kwargs, cached = {**kwargs, "use_cache": False}, False
+        if not self._extends(ids, cached):
+            self._uncached = None if cached else (ids, start)
+        self._length, self._batch, self._step = length, batch, 0
+        self._buffer, self._embeddings, self._groups = [], {}, self._grouped(batch, device)
+        last = (valid * (columns + 1)).argmax(dim=1)
+        self._begun = dict(start=start, valid=valid.bool(), last=last, cached=bool(cached))
+        guide = self._first_guide
+        if cached and guide is not None and guide.mode == "bridge":
+            cache = kwargs.get("past_key_values")
+            if cache is None:
+                cache = DynamicCache(config=self._lm.model.config)
+            bridge_cache(cache, guide.layer, self._lm.n_layers, self._incoming, self._reorder)
+            kwargs = {**kwargs, "past_key_values": cache}
+        return kwargs
+
+    def _extends(self, ids: torch.Tensor, cached: Any) -> bool:
+        """Whether a pass without a cache is the next step of the same answers."""
+        if cached or self._uncached is None or self._lengths is not None:
+            return False
+        prompt = self._uncached[0]
+        if len(ids) != len(prompt) or ids.shape[1] != self._length + 1:
+            return False
+        return torch.equal(ids[:, : prompt.shape[1]], prompt)
+
+    def _grouped(self, batch: int, device: torch.device) -> list[_Group]:
+        rows = self._rows * batch if self._shared else self._rows
+        found: dict[int, list[int]] = {}
+        guides = {id(guide): guide for guide in rows if guide is not None}
+        for number, guide in enumerate(rows):
+            if guide is not None:
+                found.setdefault(id(guide), []).append(number)
+        return [
+            _Group(guides[k], None if len(own) == batch else torch.tensor(own, device=device))
+            for k, own in found.items()
+        ]
+
+    def _incoming(self) -> int:
+        return 0 if self._splice is None else self._splice.columns
+
+    # At block l* -----------------------------------------------------------------------
+
+    def _at_layer(self, a: torch.Tensor) -> torch.Tensor | None:
+        self._fired = True
+        if not self._inside:
+            raise NotAppliedError(
+                f"A block ran outside a pass of the whole model. Under a control call "
+                f"{type(self._lm.model).__name__} itself, not its parts."
+            )
+        guide: Guide = self._first_guide  # type: ignore[assignment]
+        if self._begun is not None:
+            return self._read_prompt(a, guide)
+        self._buffer.append(a.detach())
+        if guide.refresh and self._step % guide.refresh == 0:
+            return self._refresh(a, guide)
+        if guide.mode == "inject":
+            return a + self._shift
+        self._splice = Splice(0, guide.tokens, self._sees, embeddings=self._embeddings)
+        return None
+
+    def _read_prompt(self, a: torch.Tensor, guide: Guide) -> torch.Tensor:
+        begun = {
+            k: v.to(a.device) if isinstance(v, torch.Tensor) else v
+            for k, v in self._begun.items()  # type: ignore[union-attr]
+        }
+        start, valid = begun["start"], begun["valid"]
+        columns = torch.arange(a.shape[1], device=a.device)
+        count = 1
+        if guide.refresh and not begun["cached"]:
+            count += int((begun["last"] - start).max()) // guide.refresh
+        every = max(guide.refresh, 1) * torch.arange(count, device=a.device)
+        moments = (start[:, None] + every).clamp_max(a.shape[1] - 1)
+        first = max(int(start.min()) - LEAD + 1, 0)
+        end = int(start.max()) + 1
+        read = slice(first, end if count == 1 else a.shape[1])
+        inside = valid & (columns > start[:, None] - LEAD)
+        seen = valid & (columns <= start[:, None])
+        rows = torch.arange(len(a), device=a.device)[:, None]
+        states = a.detach()
+        newest = states[rows, moments]
+        tokens = opened = None
+        for group in self._groups:
+            value, own = group.guide.value, group.of(inside)[:, read]
+            mass, weight = value.features(group.of(states)[:, read])
+            mass, weight = mass * own[..., None, None], weight * own[..., None]
+            at = group.of(moments) - first
+            place = torch.arange(len(at), device=a.device)[:, None]
+            pool = mass.cumsum(1)[place, at], weight.cumsum(1)[place, at]
+            group.context = value.context(group.of(states)[:, :end], group.of(seen)[:, :end])
+            group.pool = pool[0][:, :1], pool[1][:, :1]
+            tokens, opened = self._hear(group, pool, group.of(newest), every, tokens, opened)
+        version = torch.where(
+            columns >= start[:, None],
+            (columns - start[:, None]).div(max(guide.refresh, 1), rounding_mode="floor")
+            if guide.refresh
+            else 0,
+            -1,
+        ).clamp_max(count - 1)
+        if guide.mode == "inject":
+            self._shift = tokens[:, -1].to(a.dtype)
+            moved = tokens[rows, version.clamp_min(0), 0].to(a.dtype)
+            return torch.where((version >= 0)[..., None], a + moved, a)
+        log_open = self._log_open(opened)
+        sees, among = version_masks(version, log_open, guide.tokens, torch.float32)
+        blind = torch.finfo(torch.float32).min
+        prompt = torch.where(valid & (columns < start[:, None]), 0.0, blind)
+        lags = torch.arange(guide.tokens - 1, -1, -1, device=a.device).repeat(count)
+        front = (valid * (a.shape[1] - columns)).argmax(dim=1)
+        self._prompt = prompt
+        self._among = among[: guide.tokens, : guide.tokens].expand(len(a), -1, -1)
+        self._set_sees(log_open[:, -1:], guide)
+        self._splice = Splice(
+            columns=count * guide.tokens,
+            slots=count * guide.tokens,
+            sees=sees,
+            among=among.expand(len(a), -1, -1),
+            prompt=prompt,
+            where=torch.maximum(start[:, None] - lags, front[:, None]),
+            embeddings=self._embeddings,
+        )
+        self.bridge, self.beside = tokens, newest
+        bound = tokens.flatten(1, 2).to(a.dtype)
+        return torch.cat([bound, a], dim=1)
+
+    def _refresh(self, a: torch.Tensor, guide: Guide) -> torch.Tensor:
+        recent = torch.cat(self._buffer, dim=1)
+        self._buffer = []
+        every = torch.tensor([self._step])
+        tokens = opened = None
+        for group in self._groups:
+            mass, weight = group.guide.value.features(group.of(recent))
+            group.pool = (
+                group.pool[0] + mass.sum(1, keepdim=True),  # type: ignore[index]
+                group.pool[1] + weight.sum(1, keepdim=True),  # type: ignore[index]
+            )
+            newest = group.of(recent)[:, -1:]
+            tokens, opened = self._hear(group, group.pool, newest, every, tokens, opened)
+        if guide.mode == "inject":
+            self._shift = tokens[:, 0].to(a.dtype)
+            return a + self._shift
+        self._set_sees(self._log_open(opened), guide)
+        self._splice = Splice(
+            columns=guide.tokens,
+            slots=guide.tokens,
+            sees=self._sees,
+            among=self._among,
+            prompt=self._prompt,
+            embeddings=self._embeddings,
+        )
+        return torch.cat([tokens[:, 0].to(a.dtype), a], dim=1)
+
+    def _hear(
+        self,
+        group: _Group,
+        pool: Pool,
+        newest: torch.Tensor,
+        every: torch.Tensor,
+        tokens: torch.Tensor | None,
+        opened: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One group's advice, put among that of the others: (batch, n, K, width), (batch, n)."""
+        guide = group.guide
+        advice = guide.advise(pool, newest, group.context)  # type: ignore[arg-type]
+        group.heard.append((every.tolist(), advice))
+        said = advice.tokens
+        pull = guide.strength * advice.open
+        if guide.mode == "inject":
+            said = said * pull[..., None, None]
+        versions = []
+        for number in range(said.shape[1]):
+            new = said[:, number]
+            if group.tokens is not None:
+                new = guide.momentum * group.tokens + (1 - guide.momentum) * new
+            group.tokens = new
+            versions.append(new)
+        said = torch.stack(versions, dim=1)
+        if group.rows is None:
+            return said, pull
+        if tokens is None or opened is None:
+            tokens = said.new_zeros(self._batch, *said.shape[1:])
+            opened = pull.new_zeros(self._batch, pull.shape[1])
+        return tokens.index_copy(0, group.rows, said), opened.index_copy(0, group.rows, pull)
+
+    @staticmethod
+    def _log_open(opened: torch.Tensor) -> torch.Tensor:
+        return opened.float().log().clamp_min(torch.finfo(torch.float32).min)
+
+    def _set_sees(self, log_open: torch.Tensor, guide: Guide) -> None:
+        plain = not bool(log_open.any())  # seen like any token: no mask is needed for that
+        self._sees = None if plain else log_open[..., None].expand(-1, 1, guide.tokens)
+
+    def _note_above(self, a: torch.Tensor) -> None:
+        """Keep the guided states for the trainer; drop what belongs to the bridge."""
+        if self._lengths is not None and self._splice is not None:
+            self.above = a[:, self._splice.columns :]
+
+    def _cut(self, a: torch.Tensor) -> torch.Tensor | None:
+        columns = self._incoming()
+        return a[:, columns:] if columns else None
+
+    def _reorder(self, order: torch.Tensor) -> None:
+        """Beams changed places: what is kept per row goes with them."""
+        if any(group.rows is not None for group in self._groups):
+            raise UnsupportedSiteError("Beam search runs under one bridge for all rows.")
+        for group in self._groups:
+            group.pool = tuple(part[order] for part in group.pool)  # type: ignore[assignment, union-attr]
+            group.tokens = group.tokens[order]  # type: ignore[index]
+        self._buffer = [part[order] for part in self._buffer]
+        if self._sees is not None:
+            self._sees = self._sees[order]
+
+
+class _Widen:
+    """Makes room for the bridge in the arguments of one block above l*."""
+
+    def __init__(self, session: BridgeSession, number: int, block: torch.nn.Module):
+        self.session, self.number = session, number
+        self.names = tuple(inspect.signature(block.forward).parameters)
+
+    def __call__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        splice = self.session._splice
+        if splice is None:
+            return None
+        a = args[0] if args else kwargs["hidden_states"]
+        given = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        host = given.get("attention_mask")
+        keys = self.session._held + a.shape[1] - splice.columns
+        mask = splice.mask(host, a, keys)
+        changed: dict[str, Any] = {} if mask is host else {"attention_mask": mask}
+        if splice.columns:
+            for name in ("position_embeddings", "position_ids"):
+                if given.get(name) is not None:
+                    changed[name] = splice.place(name, self.number, given[name], len(a))
+        if not changed:
+            return None
+        by_place = [changed.pop(n, v) for n, v in zip(self.names, args, strict=False)]
+        by_place += args[len(by_place) :]
+        return tuple(by_place), {**kwargs, **changed}
