@@ -1,4 +1,5 @@
-"""The command line: `valign demo`, `run`, `generate`, `score`, `profile`, `report` and the lists.
+"""The command line: `valign demo`, `run`, `study`, `compare`, `generate`, `export`, `score`, `profile`,
+`report` and the lists.
 
 Commands live one to a file; heavy imports happen inside them, so that help is instant.
 """
@@ -11,7 +12,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from valign.cli import demo, detector, generate, lists, profile, report, run, score
+from valign.cli import demo, detector, export, generate, lists, profile, report, run, score, study
 from valign.cli.console import errors
 
 app = typer.Typer(
@@ -23,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for module in (demo, run, generate, profile, score, detector, report, lists):
+for module in (demo, run, study, generate, export, profile, score, detector, report, lists):
     module.register(app)
 
 

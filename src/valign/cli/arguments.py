@@ -5,30 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.markup import escape
 
 from valign.cli.console import errors
+from valign.study.loading import default_corpus, load_model
+from valign.study.loading import load_battery as battery
 from valign.values import Profile, ProfileError, ValueSystem
 
 if TYPE_CHECKING:
     from valign.control import Control
     from valign.lm import HostModel
-    from valign.study.battery import Battery
 
-
-def load_model(name: str, dtype: str = "auto", *, trust_remote_code: bool = False) -> HostModel:
-    """A model by folder or Hub name; `reference` is short for the folder shipped in the package."""
-    from transformers.utils import logging
-
-    from valign.lm import HostModel
-
-    logging.disable_progress_bar()  # one bar at a time, and only valign's
-    if name == "reference":
-        from valign.world import reference_path
-
-        name = str(reference_path())
-    return HostModel.load(name, dtype=dtype, trust_remote_code=trust_remote_code)
+__all__ = ["battery", "default_corpus", "load_control", "load_model", "targets"]
 
 
 def load_control(path: Path, lm: HostModel) -> Control:
@@ -40,12 +28,11 @@ def load_control(path: Path, lm: HostModel) -> Control:
         ControlFileError: no control there, or a damaged one.
         UnsupportedSiteError: its shapes do not fit the model.
     """
-    from valign.control import EditsControl, load
-    from valign.lm.steer import check_edits
+    from valign.control import load
+    from valign.lm.kinds import check
 
     control = load(path)
-    if isinstance(control, EditsControl):
-        check_edits(lm, control)
+    check(lm, control)
     made_on = control.provenance.get("model_fingerprint")
     if made_on not in (None, lm.fingerprint):
         errors.print(
@@ -55,33 +42,6 @@ def load_control(path: Path, lm: HostModel) -> Control:
             soft_wrap=True,
         )
     return control
-
-
-def battery(corpus: str, detector: str | None) -> Battery:
-    """What is asked and who judges: the world's exact parser, or a corpus with a detector.
-
-    Raises:
-        BadParameter: a detector named for the world, which its parser judges.
-    """
-    if corpus == "world":
-        if detector not in (None, "world"):
-            raise typer.BadParameter(
-                f"The world is judged by its own parser, not by {detector!r}. Leave --detector "
-                "out, or ask real text with --corpus valuetexts."
-            )
-        from valign.study.world import WorldBattery
-
-        return WorldBattery()
-    from valign.corpora import load_corpus
-    from valign.detect import load_detector
-    from valign.study.battery import TextBattery
-
-    return TextBattery(load_corpus(corpus), load_detector(detector or "english-b"))
-
-
-def default_corpus(model: str) -> str:
-    """The world for the model that was trained on it, the bundled value texts for all others."""
-    return "world" if model == "reference" else "valuetexts"
 
 
 def targets(system: ValueSystem, toward: list[str], away: list[str]) -> list[Profile]:

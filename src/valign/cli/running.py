@@ -32,7 +32,7 @@ def carry_out(
     from valign.study.folder import RunFolder
 
     kept = RunFolder(folder, identity(plan, lm, battery))
-    with _alone(folder), progress_bar("answers") as bar:
+    with alone(folder), progress_bar("answers") as bar:
         task = bar.add_task("starting", total=None)
 
         def progress(what: str, done: int, total: int) -> None:
@@ -48,7 +48,7 @@ def carry_out(
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Keep a second process out of the folder: both would write the same rows."""
     from filelock import FileLock, Timeout
 
@@ -63,10 +63,10 @@ def _alone(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def summary(results: Results, folder: Path) -> None:
-    """The table a person wants first, then where everything lies."""
+def table(results: Results, *, title: str) -> Table:
+    """The table a person wants first."""
     table = Table(
-        title=escape(results.title) or None,
+        title=escape(title) or None,
         box=SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1),
@@ -80,7 +80,12 @@ def summary(results: Results, folder: Path) -> None:
         cells = [m.gain, m.leakage, m.fluency, m.facts_wrong, m.neutral_unchanged]
         dose = "" if block.dose is None else f"{block.dose:g}"
         table.add_row(escape(block.method), dose, *map(_cell, cells))
-    out.print(table)
+    return table
+
+
+def summary(results: Results, folder: Path) -> None:
+    """The table of a run, then where everything lies."""
+    out.print(table(results, title=results.title))
     for what, name in (
         ("report", "report.html"),
         ("numbers", "results.json"),

@@ -5,16 +5,15 @@ from __future__ import annotations
 import platform
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 import valign
 from valign.control import ControlFileError, load
-from valign.lm import HostModel
 from valign.measure import Estimate, Paired, Resampling, control_matrix, leakage, see_slopes
 from valign.measure.bootstrap import mean
 from valign.measure.cost import relative_time
@@ -22,8 +21,8 @@ from valign.measure.facts import kept_rate, wrong_rate
 from valign.measure.fluency import distinct_rate, perplexity, repetition_rate
 from valign.measure.rate import rate
 from valign.methods import method_class
+from valign.study.answers import Answers
 from valign.study.battery import Battery
-from valign.study.engine import Bench
 from valign.study.plan import MethodChoice, Plan
 from valign.study.results import (
     Block,
@@ -44,42 +43,11 @@ from valign.study.results import (
     SystemInfo,
     TargetResult,
 )
-from valign.values import ValueSystem
 
 Arm = tuple[str, float | None]
 """(method label, dose)."""
 
 _SAMPLES = 8
-
-
-@dataclass(frozen=True, eq=False)
-class _Answers:
-    """Rows of one arm and target in the order of the units, None where a row is missing."""
-
-    rows: list[Row | None]
-
-    def column(self, read: Any) -> np.ndarray:
-        """One number per unit, NaN where there is none."""
-        found = [None if row is None else read(row) for row in self.rows]
-        return np.array([np.nan if x is None else float(x) for x in found])
-
-    def presence(
-        self, system: ValueSystem, threshold: float, aspect: str | None = None
-    ) -> np.ndarray:
-        """(n_units, n_values) in {-1, 0, 1}: for, not at all, or against each value.
-
-        With an `aspect`, what that aspect alone shows; NaN in rows whose judge did not read it.
-
-        A text that argues against a value does not express it; it counts as -1, so that a
-        control towards a value gains nothing by making the model argue against it.
-        """
-        table = np.full((len(self.rows), len(system)), np.nan)
-        for number, row in enumerate(self.rows):
-            found = None if row is None else row.aspects.get(aspect) if aspect else row.scores
-            if found is not None:
-                scores = np.array([found.get(name, 0.0) for name in system.names])
-                table[number] = np.where(np.abs(scores) >= threshold, np.sign(scores), 0.0)
-        return table
 
 
 class Collector:
@@ -107,9 +75,9 @@ class Collector:
         self._draws: dict[str, Resampling] = {}
         self._n_boot = n_boot
 
-    def answers(self, reading: str, method: str, target: str, dose: float | None) -> _Answers:
+    def answers(self, reading: str, method: str, target: str, dose: float | None) -> Answers:
         found = self._by[reading, method, target, dose]
-        return _Answers([found.get(unit) for unit in self._units[reading]])
+        return Answers([found.get(unit) for unit in self._units[reading]])
 
     def draws(self, reading: str) -> Resampling:
         if reading not in self._draws:
@@ -121,7 +89,7 @@ class Collector:
 
     def paired(self, arm: Arm, aspect: str | None = None) -> Paired:
         """Presence of every value, unsteered and steered towards each target."""
-        read = (self.system, self.battery.threshold, aspect)
+        read = (self.system.names, self.battery.threshold, aspect)
         base = self.answers("ungated", "none", "", None).presence(*read)
         moved = [self.answers("ungated", arm[0], t, arm[1]).presence(*read) for t in self.targets]
         return Paired.of(base, np.stack(moved), targets=self._profiles)
@@ -236,7 +204,9 @@ class Collector:
             return {}
         same = [a.answer.strip() == b.answer.strip() for a, b in pairs]
         present = [
-            np.abs(np.nan_to_num(one.presence(self.system, self.battery.threshold))).sum(axis=1)
+            np.abs(np.nan_to_num(one.presence(self.system.names, self.battery.threshold))).sum(
+                axis=1
+            )
             for one in per
         ]
         independent = len(per) == 1 and draws.n_units == draws.n_rows
@@ -289,14 +259,37 @@ class Collector:
         return found
 
 
-def collect(bench: Bench, *, command: str, title: str = "") -> Results:
+class Finished(Protocol):
+    """What numbers are computed from: a bench after `run`, or one model of a study."""
+
+    plan: Plan
+    battery: Battery
+    folder: Kept
+
+    @property
+    def model(self) -> ModelInfo: ...
+
+    def spent(self, label: str, dose: float | None) -> dict[str, Any]: ...
+
+
+class Kept(Protocol):
+    """Where rows and controls lie."""
+
+    path: Path
+
+    def rows(self) -> list[Row]: ...
+
+    def control_file(self, method: str, target: str, dose: float | None, seed: int) -> Path: ...
+
+
+def collect(bench: Finished, *, command: str, title: str = "") -> Results:
     """The results of a finished run.
 
     Args:
-        bench: after `run`.
+        bench: a `Bench` after `run`, or what stands for one model of a study.
         command: what the user typed, to stand in the file.
     """
-    plan, lm, battery, folder = bench.plan, bench.lm, bench.battery, bench.folder
+    plan, battery, folder = bench.plan, bench.battery, bench.folder
     collector = Collector(plan, battery, folder.rows())
     natural = battery.natural(plan.seeds[0])
     slopes = (
@@ -321,7 +314,7 @@ def collect(bench: Bench, *, command: str, title: str = "") -> Results:
             "dose_prompts": plan.dose_prompts,
             "presence_threshold": battery.threshold,
         },
-        model=model_info(lm),
+        model=bench.model,
         system=SystemInfo.of(battery.system),
         detectors=DetectorInfo(judge=battery.judge, tune=battery.tune),
         seeds=list(plan.seeds),
@@ -336,7 +329,7 @@ def collect(bench: Bench, *, command: str, title: str = "") -> Results:
     )
 
 
-def _completed(block: Block, choice: MethodChoice, bench: Bench) -> Block:
+def _completed(block: Block, choice: MethodChoice, bench: Finished) -> Block:
     """Dose, kind and receipt from the controls on disk, cost from the clock."""
     plan, folder = bench.plan, bench.folder
     for result, target in zip(block.targets, plan.targets, strict=True):
@@ -404,16 +397,6 @@ def versions() -> dict[str, str]:
     for package in ("torch", "transformers", "tokenizers", "numpy"):
         found[package] = metadata.version(package)
     return found
-
-
-def model_info(lm: HostModel) -> ModelInfo:
-    return ModelInfo(
-        name=lm.name,
-        fingerprint=lm.fingerprint,
-        parameters=sum(p.numel() for p in lm.model.parameters()),
-        dtype=str(lm.dtype).removeprefix("torch."),
-        device=str(lm.device),
-    )
 
 
 def _m(estimate: Estimate) -> Measured:

@@ -26,7 +26,7 @@ from valign.methods import get_method, method_class
 from valign.study.battery import Ask, Battery
 from valign.study.folder import RunFolder
 from valign.study.plan import MethodChoice, Plan
-from valign.study.results import Reading, Row
+from valign.study.results import ModelInfo, Reading, Row
 from valign.study.timing import peak_memory_mib, time_rounds
 from valign.values import Profile
 
@@ -208,6 +208,17 @@ class Bench:
                 batch_size=self.plan.batch_size,
             )
         return self._meters[seed]
+
+    @property
+    def model(self) -> ModelInfo:
+        """The host model as it stands in results."""
+        return ModelInfo(
+            name=self.lm.name,
+            fingerprint=self.lm.fingerprint,
+            parameters=sum(p.numel() for p in self.lm.model.parameters()),
+            dtype=str(self.lm.dtype).removeprefix("torch."),
+            device=str(self.lm.device),
+        )
 
     def spent(self, label: str, dose: float | None) -> dict[str, Any]:
         """Seconds, tokens, seconds of fitting and timed rounds of a method at a dose."""
