@@ -1,0 +1,36 @@
+"""Every control kind x every format x every family: exact, or refused by name."""
+
+import copy
+import json
+
+import pytest
+import torch
+
+from tests.deploy.cases import CASES, MODELS, Case, control, edit, model
+from tests.lm.tiny import PROMPTS
+from valign.control import EditsControl
+from valign.deploy import Certificate, CertificateError, ExportError, NAMES, export
+from valign.lm import HostModel, generate
+
+PAIRS = [(to, family) for to in NAMES for family in MODELS]
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, HostModel]:
+    return {family: model(family) for family in MODELS}
+
+
+@pytest.mark.parametrize(("to", "family"), PAIRS)
+@pytest.mark.parametrize("name", CASES)
+def test_exact_or_refused_by_name(models, tmp_path, name, to, family):
+    lm, case = models[family], CASES[name]
+    out = tmp_path / "out"
+    says = case.says(to, family)
+    if says is not None:
+        with pytest.raises(ExportError, match=f"(?s){says}"):
+            export(lm, case.make(lm), to=to, out=out, prompts=PROMPTS)
+        assert not out.exists() and not list(tmp_path.iterdir())
+        return
+    found = export(lm, case.make(lm), to=to, out=out, prompts=PROMPTS, tokens=6)
+    assert found.max_logit_difference <= 1e-4 and found.token_agreement == 1.0
+    assert found.effect > 1e-2 and found.positions >= len(PROMPTS)
