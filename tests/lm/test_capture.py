@@ -72,6 +72,27 @@ def test_activations_are_those_of_each_text_alone(family, positions):
             assert found[number][site].shape == (lm.site_width(site),)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
+def test_every_token_of_a_text_has_a_row_in_its_order(family):
+    """A text cut after its k-th token ends in the state of its k-th row."""
+    lm = tiny_lm(family)
+    sites = [Site.parse(s) for s in sites_of(family)]
+    found = {i: [] for i in range(len(EXAMPLES))}
+    for numbers, batch in capture(lm, EXAMPLES, sites, positions="tokens", batch_size=2):
+        for site in sites:
+            assert batch[site].shape == (len(numbers), lm.site_width(site))
+        for row, number in enumerate(numbers):
+            found[number].append({site: batch[site][row] for site in sites})
+    for number, (prompt, text) in enumerate(EXAMPLES):
+        words = text.split()
+        assert len(found[number]) == max(1, len(words))
+        for k, row in enumerate(found[number], start=1):
+            for site in sites:
+                cut = prompt, " ".join(words[:k])
+                expected = by_hand(lm, family, site, cut, "last")
+                torch.testing.assert_close(row[site], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_half_precision_is_averaged_in_full_precision():
     lm = tiny_lm(dtype=torch.bfloat16)
     site = Site("resid", 1)

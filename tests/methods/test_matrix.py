@@ -18,10 +18,18 @@ METHODS = {
     "none": dict(),
     "random": dict(),
     "prompt": dict(),
+    "role": dict(),
     "logit-bias": dict(),
     "caa": dict(),
+    "cast": dict(),
+    "iti": dict(),
     "conva": dict(gate=False),
     "neva": dict(gate=False),
+    "valuelocate": dict(),
+    "k-steering": dict(hidden=8, epochs=2),
+    "re-control": dict(hidden=8, epochs=4, rate=0.03),
+    "bipo": dict(epochs=1),
+    "reft": dict(epochs=1),
 }
 VARIANTS = [
     ("caa", dict(layers="best", positions="last")),
@@ -35,6 +43,16 @@ VARIANTS = [
     ("neva", dict(gate=False, mode="push", layers="informative")),
     ("neva", dict(gate=False, mode="push", reads="gap", per_token=False, clip=False)),
     ("random", dict(reference="neva")),
+    ("random", dict(reference="iti")),
+    ("cast", dict(condition="mean", against="other", layers="best", positions="last")),
+    ("iti", dict(share=0.5, direction="probe", positions="last")),
+    ("valuelocate", dict(amount="prob", quieten=False, share=0.1)),
+    ("valuelocate", dict(neurons="random", gap=0.05)),
+    ("k-steering", dict(layers="inner", positions="last", steps=2, decay=0.5, epochs=2)),
+    ("re-control", dict(learn="td", steps=2, epochs=2)),
+    ("bipo", dict(layers="0,2", epochs=1, beta=0.5)),
+    ("reft", dict(layers="inner", rank=1, loss="lm", epochs=1)),
+    ("role", dict(traits=True, seed=3)),
 ]
 
 
@@ -74,19 +92,22 @@ def test_every_setting_runs(method, settings, tmp_path):
 def test_plain_texts_and_models_without_a_chat_template():
     lm = tiny_lm(chat=False)
     corpus = toy_corpus(plain=True)
-    for method in ("caa", "conva", "neva", "logit-bias"):
-        control = get_method(method).fit(lm, corpus, TARGET)
+    for method in set(METHODS) - {"none", "random"}:
+        control = get_method(method, **METHODS[method]).fit(lm, corpus, TARGET)
         generate(lm, PROMPTS, control, max_new_tokens=3)
 
 
 def test_a_mixture_of_experts_has_no_neurons_to_edit_but_a_residual_stream():
     lm = tiny_lm("mixtral")
-    with pytest.raises(UnsupportedSiteError, match="mixture of experts"):
-        get_method("neva", gate=False).fit(lm, CORPUS, TARGET)
-    get_method("caa").fit(lm, CORPUS, TARGET)
+    for method, settings in (("neva", dict(gate=False)), ("valuelocate", dict())):
+        with pytest.raises(UnsupportedSiteError, match="mixture of experts"):
+            get_method(method, **settings).fit(lm, CORPUS, TARGET)
+    for method in ("caa", "iti", "bipo"):
+        control = get_method(method, **METHODS[method]).fit(lm, CORPUS, TARGET)
+        generate(lm, PROMPTS, control, max_new_tokens=2)
 
 
-@pytest.mark.parametrize("method", ["random", "logit-bias", "caa", "neva"])
+@pytest.mark.parametrize("method", ["random", "logit-bias", "caa", "cast", "iti", "neva", "bipo"])
 def test_away_is_the_reverse_of_toward(method):
     lm = tiny_lm()
     settings = METHODS[method]

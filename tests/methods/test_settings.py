@@ -2,7 +2,6 @@ import pytest
 
 from tests.lm.tiny import tiny_lm
 from tests.methods.toy import SYSTEM, toy_corpus
-from valign.control import EditsControl
 from valign.methods import (
     FitError,
     Method,
@@ -60,6 +59,15 @@ def test_an_unknown_setting_names_the_nearest():
         ("prompt", "wording", "shouting"),
         ("random", "reference", "random"),
         ("caa", "layers", "outer"),
+        ("cast", "condition", "luck"),
+        ("iti", "share", 0),
+        ("valuelocate", "share", 0.6),
+        ("valuelocate", "neurons", "all"),
+        ("k-steering", "decay", 0),
+        ("re-control", "steps", 0),
+        ("bipo", "beta", 0),
+        ("reft", "rank", 0),
+        ("reft", "loss", "luck"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(method, setting, value):
@@ -81,26 +89,20 @@ def test_settings_cannot_be_changed_later():
         get_method("neva").share = 0.5
 
 
-def test_other_packages_add_methods_by_entry_point(monkeypatch):
-    class Theirs(Method):
-        name = "theirs"
-
-        def _fit(self, lm, corpus, target):
-            return EditsControl(target=target)
-
+def test_another_package_cannot_take_the_name_of_one_of_ours(monkeypatch):
     class Point:
-        name = "theirs"
+        name = "caa"
 
         @staticmethod
         def load():
-            return Theirs
+            raise AssertionError("never loaded")
 
     monkeypatch.setattr(registry.metadata, "entry_points", lambda group: [Point])
-    assert available_methods()[-1] == "theirs"
-    assert isinstance(get_method("theirs"), Theirs)
+    assert available_methods().count("caa") == 1
+    assert method_class("caa").__module__ == "valign.methods.caa"
 
 
-@pytest.mark.parametrize("method", ["caa", "conva", "neva", "logit-bias", "random"])
+@pytest.mark.parametrize("method", sorted(set(registry.BUILTIN) - {"none", "prompt", "role"}))
 def test_too_few_pairs_are_refused_saying_what_to_add(method):
     lm = tiny_lm()
     with pytest.raises(FitError, match="value=benevolence"):

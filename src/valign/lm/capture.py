@@ -16,7 +16,7 @@ from valign.lm.score import pad_right
 
 Example = tuple[Prompt | None, str]
 """(prompt or None, text): an answer to a prompt, or a bare text."""
-Where = Literal["last", "mean", "prompt"]
+Where = Literal["last", "mean", "tokens", "prompt"]
 
 
 def capture(
@@ -30,11 +30,13 @@ def capture(
     """Activations of the sites, batch by batch.
 
     Args:
-        positions: `last` token of the text, `mean` over the text's own tokens, or the last token
-            of the rendered `prompt` (the text is then ignored).
+        positions: `last` token of the text, `mean` over the text's own tokens, each of its
+            `tokens` in a row of its own, or the last token of the rendered `prompt` (the text is
+            then ignored).
 
     Yields:
-        (numbers of the examples in this batch, {site: (batch, width) float32 on the CPU}).
+        (numbers, {site: (rows, width) float32 on the CPU}): row i belongs to example numbers[i].
+        With `tokens` an example has as many rows as its text has tokens, in their order.
         Batches come sorted by length, so keep the numbers.
 
     Raises:
@@ -62,7 +64,7 @@ def capture(
         ends = mask.sum(1)
         starts = torch.tensor([min(heads[i], len(rows[i]) - 1) for i in batch]).to(ends)
         found: dict[Site, torch.Tensor] = {}
-        readers = [(s, _reader(found, s, starts, ends, positions == "mean")) for s in sites]
+        readers = [(s, _reader(found, s, starts, ends, positions)) for s in sites]
         with torch.no_grad(), hooked(lm.layout, readers):
             body(input_ids=ids, attention_mask=mask, use_cache=False)
         if missing := [str(site) for site in sites if site not in found]:
@@ -70,7 +72,10 @@ def capture(
                 f"{lm.name} never ran {', '.join(missing)}, so nothing could be read there. "
                 "Pass layout=LayoutNames(...) if they were found wrongly."
             )
-        yield batch, found
+        if positions == "tokens":
+            yield torch.tensor(batch).repeat_interleave((ends - starts).cpu()).tolist(), found
+        else:
+            yield batch, found
 
 
 def _reader(
@@ -78,15 +83,18 @@ def _reader(
     site: Site,
     starts: torch.Tensor,
     ends: torch.Tensor,
-    mean: bool,
+    positions: Where,
 ):
     def read(a: torch.Tensor) -> None:
         first, end = starts.to(a.device), ends.to(a.device)
-        if mean:
+        if positions in ("mean", "tokens"):
             columns = torch.arange(a.shape[1], device=a.device)
             inside = (columns >= first[:, None]) & (columns < end[:, None])
-            weights = inside.float() / inside.sum(1, keepdim=True).clamp_min(1)
-            picked = torch.bmm(weights[:, None, :], a.float())[:, 0]
+            if positions == "mean":
+                weights = inside.float() / inside.sum(1, keepdim=True).clamp_min(1)
+                picked = torch.bmm(weights[:, None, :], a.float())[:, 0]
+            else:
+                picked = a[inside]
         else:
             picked = a[torch.arange(len(a), device=a.device), end - 1]
         found[site] = picked.float().cpu()

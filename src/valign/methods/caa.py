@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from pydantic import field_validator
 
 from valign.control import Edit, EditsControl, Site
 from valign.corpora.types import Corpus
 from valign.lm import HostModel
 from valign.methods.base import Method
-from valign.methods.errors import MethodSettingError
+from valign.methods.layers import Layers, chosen_sites
 from valign.methods.neurons import against_others
-from valign.methods.readings import Positions, Readings, need_pairs, paired_values, read
+from valign.methods.readings import Positions, need_pairs, paired_values, read
 from valign.values import Profile
 
 
@@ -31,25 +30,19 @@ class CAA(Method):
 
     name: ClassVar[str] = "caa"
 
-    layers: Literal["inner", "best"] | tuple[int, ...] = "inner"
-    """`inner`: all but the first and the last; `best`: the one whose probe tells held-out pairs
-    apart best; or layer numbers."""
+    layers: Layers = "inner"
+    """`inner`: all but the first and the last; `middle`; `best`: the one whose probe tells held-out
+    pairs apart best; or layer numbers."""
     positions: Positions = "mean"
     """Read the mean over the answer's tokens, or only the last one."""
     specific: bool = False
     """Take the other values' mean differences off, so that what all pairs share is not added
     (ours)."""
 
-    @field_validator("layers", mode="before")
-    @classmethod
-    def _one_layer(cls, layers: Any) -> Any:
-        one = isinstance(layers, int) or (isinstance(layers, str) and layers.isdigit())
-        return (layers,) if one else layers
-
     def _fit(self, lm: HostModel, corpus: Corpus, target: Profile) -> EditsControl:
         need_pairs(corpus, target)
         found = {v: read(lm, corpus, "resid", v, positions=self.positions) for v in target.named}
-        sites = self._sites(lm, list(found.values()))
+        sites = chosen_sites(lm, self.layers, list(found.values()), method=self.name)
         edits = []
         for site in sites:
             gaps = (
@@ -68,16 +61,3 @@ class CAA(Method):
         values = paired_values(corpus)
         rows = [read(lm, corpus, "resid", v, positions=self.positions)[site].gap for v in values]
         return dict(zip(values, against_others(torch.stack(rows)), strict=True))
-
-    def _sites(self, lm: HostModel, found: list[Readings]) -> list[Site]:
-        sites = list(lm.sites("resid"))
-        if self.layers == "inner":
-            return sites[1:-1] if len(sites) > 2 else sites
-        if self.layers == "best":
-            return [max(sites, key=lambda s: sum(r[s].probe.accuracy for r in found))]
-        wrong = [layer for layer in self.layers if not 0 <= layer < len(sites)]
-        if wrong:
-            raise MethodSettingError(
-                f"caa: layers={wrong[0]}: the model has layers 0 to {len(sites) - 1}."
-            )
-        return [sites[layer] for layer in self.layers]

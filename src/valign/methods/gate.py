@@ -50,6 +50,35 @@ def fit_gate(
     Raises:
         FitError: too few prompts on either side.
     """
+    about, plain = gate_prompts(corpus, target, against=against)
+    key = ("gate", corpus.fingerprint, tuple(sorted(target.named)), against, ridge, seed)
+    if key not in lm.memo:
+        examples = [(prompt, "") for prompt in about + plain]
+        activations = collect(lm, examples, lm.sites("resid"), positions="prompt")
+        labels = torch.arange(len(examples)) < len(about)
+        train = torch.cat([split(len(about), seed=seed), split(len(plain), seed=seed)])
+        lm.memo[key] = fit_probes(activations, labels, train, ridge=ridge, balanced=True)
+    probes = lm.memo[key]
+    best = sorted(probes, key=lambda site: (-probes[site].accuracy, site))[:sites]
+    gate = Gate({s: (probes[s].weight, torch.tensor(probes[s].bias)) for s in best})
+    return gate, {str(site): probes[site].accuracy for site in best}
+
+
+def gate_prompts(
+    corpus: Corpus,
+    target: Profile,
+    *,
+    against: Against,
+    instead: str = "fit with gate=false",
+) -> tuple[list[str], list[str]]:
+    """Prompts a gate should open for, and prompts it should stay shut for.
+
+    Args:
+        instead: what the error names as the way without a gate.
+
+    Raises:
+        FitError: too few prompts on either side.
+    """
     named = set(target.named)
     about = [d.text for d in corpus.dilemmas if d.value in named]
     about += [p.prompt for p in corpus.pairs if p.value in named and p.prompt is not None]
@@ -62,16 +91,6 @@ def fit_gate(
         if len(prompts) < MIN_PAIRS:
             raise FitError(
                 f"A gate needs {MIN_PAIRS} {what}, the corpus {corpus.name} has {len(prompts)}. "
-                "Add some to it, or fit with gate=false."
+                f"Add some to it, or {instead}."
             )
-    key = ("gate", corpus.fingerprint, tuple(sorted(named)), against, ridge, seed)
-    if key not in lm.memo:
-        examples = [(prompt, "") for prompt in about + plain]
-        activations = collect(lm, examples, lm.sites("resid"), positions="prompt")
-        labels = torch.arange(len(examples)) < len(about)
-        train = torch.cat([split(len(about), seed=seed), split(len(plain), seed=seed)])
-        lm.memo[key] = fit_probes(activations, labels, train, ridge=ridge, balanced=True)
-    probes = lm.memo[key]
-    best = sorted(probes, key=lambda site: (-probes[site].accuracy, site))[:sites]
-    gate = Gate({s: (probes[s].weight, torch.tensor(probes[s].bias)) for s in best})
-    return gate, {str(site): probes[site].accuracy for site in best}
+    return about, plain

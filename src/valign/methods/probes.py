@@ -10,12 +10,15 @@ features. Both cases are one batched loop over layers; the answer equals scikit-
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from valign.control import Site
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 def fit_logistic(
@@ -108,14 +111,14 @@ class Probe:
 
 
 def fit_probes(
-    layers: Mapping[Site, torch.Tensor],
+    layers: Mapping[Key, torch.Tensor],
     labels: torch.Tensor,
     train: torch.Tensor,
     *,
     ridge: float = 1.0,
     balanced: bool = False,
-) -> dict[Site, Probe]:
-    """A probe per site on standardised features.
+) -> dict[Key, Probe]:
+    """A probe per site (or head) on standardised features.
 
     Args:
         layers: activations of the same n texts at each site, (n, width).
@@ -130,7 +133,7 @@ def fit_probes(
         for label in (0, 1):
             share[labels == label] = len(labels) / (2 * max(1, int((labels == label).sum())))
     weight = weight * share
-    found: dict[Site, Probe] = {}
+    found: dict[Key, Probe] = {}
     for width in sorted({a.shape[1] for a in layers.values()}):
         sites = [site for site, a in layers.items() if a.shape[1] == width]
         x = torch.stack([layers[site] for site in sites])

@@ -13,10 +13,19 @@ BUILTIN: dict[str, str] = {
     "none": "valign.methods.none:NoChange",
     "random": "valign.methods.random:RandomDirection",
     "prompt": "valign.methods.prompt:Instruction",
+    "role": "valign.methods.role:Role",
     "logit-bias": "valign.methods.logit_bias:LogitBias",
     "caa": "valign.methods.caa:CAA",
+    "cast": "valign.methods.cast:CAST",
+    "iti": "valign.methods.iti:ITI",
     "conva": "valign.methods.conva:ConVA",
     "neva": "valign.methods.neva:NeVA",
+    "valuelocate": "valign.methods.valuelocate:ValueLocate",
+    "k-steering": "valign.methods.k_steering:KSteering",
+    "re-control": "valign.methods.re_control:REControl",
+    "bipo": "valign.methods.bipo:BiPO",
+    "reft": "valign.methods.reft:LoReFT",
+    "svgt": "valign.methods.svgt:SVGT",
 }
 """Method name -> where its class is; a new method adds one line."""
 
