@@ -12,7 +12,21 @@ import sys
 import typer
 from rich.markup import escape
 
-from valign.cli import demo, detector, export, generate, lists, profile, report, run, score, study
+from valign.cli import (
+    ask,
+    demo,
+    detector,
+    drift,
+    export,
+    generate,
+    lists,
+    profile,
+    report,
+    run,
+    score,
+    study,
+    svo,
+)
 from valign.cli.console import errors
 
 app = typer.Typer(
@@ -24,7 +38,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for module in (demo, run, study, generate, export, profile, score, detector, report, lists):
+for module in (
+    demo, run, study, generate, export, profile, ask, drift, svo, score, detector, report, lists,
+):  # fmt: skip
     module.register(app)
 
 

@@ -20,6 +20,7 @@ from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
+from scipy.special import ndtr, stdtrit
 
 from valign.measure.errors import MeasureError
 from valign.measure.estimate import Estimate
@@ -151,7 +152,8 @@ class Resampling:
     ) -> Estimates:
         """Point estimates and intervals of an array-valued statistic.
 
-        percentile: quantiles of the replicates. bca: bias-corrected and accelerated (Efron 1987),
+        percentile: quantiles of the replicates, a little farther out for small n (see `tail`).
+        bca: bias-corrected and accelerated (Efron 1987),
         with a delete-one-unit jackknife; second-order accurate and right for skewed ratios, at
         the price of n_units more evaluations. A cell is NaN at both ends where its point is NaN
         or where more than 5 % of its replicates are (a ratio whose denominator may be nothing).
@@ -166,8 +168,8 @@ class Resampling:
 
     def summarise(self, point: np.ndarray, boot: np.ndarray, *, level: float = 0.95) -> Estimates:
         """Percentile intervals from replicates made elsewhere, boot (n_boot, ...)."""
-        tail = (1 - level) / 2
-        levels = np.full(point.shape, tail), np.full(point.shape, 1 - tail)
+        outside = tail(level, self.n_units)
+        levels = np.full(point.shape, outside), np.full(point.shape, 1 - outside)
         return self._estimates(point, boot, levels, level)
 
     def _estimates(
@@ -220,16 +222,72 @@ def mean(
 ) -> Estimates:
     """Means over the first axis with intervals; `rows` is (n_rows, ...).
 
-    Yes/no outcomes (every number 0 or 1) that all agree get the interval of `unanimous`.
+    Yes/no outcomes (every number 0 or 1) get the interval of `counted`.
     """
     rows = np.asarray(rows, dtype=float)
-    found = resampling.estimates(
+    seen = ~np.isnan(rows)
+    if seen.any() and np.isin(rows[seen], (0.0, 1.0)).all():
+        return counted(rows, resampling, bottom=0.0, top=1.0, level=level)
+    return resampling.estimates(
         lambda weights: weighted_mean(weights, rows), level=level, method=method
     )
-    seen = ~np.isnan(rows)
-    if not np.isin(rows[seen], (0.0, 1.0)).all():
-        return found
-    return unanimous(found, seen.sum(axis=0), bottom=0.0, top=1.0)
+
+
+def tail(level: float, n: int) -> float:
+    """Share of replicates to leave out at either end.
+
+    Replicates of a mean of n spread by sqrt((n - 1) / n) too little and as a normal rather than
+    as Student's t, so that plain percentiles of 10 units cover 90 % where 95 % are claimed. The
+    expanded percentile interval (Hesterberg 2015, section 5.2) makes up for both.
+    """
+    outside = (1 - level) / 2
+    if n < 2:
+        return outside
+    return float(ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, outside)))
+
+
+def counted(
+    rows: np.ndarray,
+    resampling: Resampling,
+    *,
+    bottom: float,
+    top: float,
+    level: float = 0.95,
+) -> Estimates:
+    """Means of answers that are counted, with intervals that hold near the ends of the scale.
+
+    For rows that are 0 or 1, or -1, 0 or 1, such as presence and its change. Quantiles of
+    replicates fail there: of 60 answers none shows a value, and every replicate says 0 for
+    certain; with 3 expected they cover 82 % instead of 95 %. Instead, a few made-up answers stand
+    at both ends of the scale: two at each end of [0, 1] (Agresti & Coull 1998) and one at each
+    end of [-1, 1] (Bonett & Price 2012, for paired differences). The interval is the normal one
+    of all answers, real and made up; the spread of the real ones is the bootstrap's, so that rows
+    of one prompt count together. The combination with the bootstrap is ours. Where an event is
+    rare it covers more than its level, never much less.
+
+    Args:
+        rows: shape (n_rows, ...); NaN is missing.
+        bottom, top: ends of the scale at which the made-up answers stand.
+    """
+    rows = np.asarray(rows, dtype=float)
+    point = weighted_mean(np.ones((1, len(rows))), rows)[0]
+    spread = np.nanvar(weighted_mean(resampling.counts, rows), axis=0)
+    n = _units(rows, resampling)
+    extra = 2 / (top - bottom)
+    total = n + 2 * extra
+    centre = (n * point + extra * (bottom + top)) / total
+    ends = (bottom - centre) ** 2 + (top - centre) ** 2
+    variance = (n * (n * spread + (point - centre) ** 2) + extra * ends) / total
+    half = _normal.inv_cdf((1 + level) / 2) * np.sqrt(variance / total)
+    reach = np.abs(np.where(np.isnan(rows), 0.0, rows)).max(initial=max(-bottom, top))
+    floor = 0.0 if bottom == 0 else -reach
+    return Estimates(
+        value=point,
+        low=np.maximum(np.minimum(point, centre - half), floor),
+        high=np.minimum(np.maximum(point, centre + half), reach),
+        n=resampling.n_units,
+        level=level,
+    )
 
 
 def unanimous(found: Estimates, n: np.ndarray, *, bottom: float, top: float) -> Estimates:
@@ -237,7 +295,8 @@ def unanimous(found: Estimates, n: np.ndarray, *, bottom: float, top: float) -> 
 
     Where all n units agree, every replicate does, and a bootstrap would claim certainty. The rate
     of an unseen event is below 1 - (1 - level)^(1/n), about 3/n (the rule of three; using it here
-    is ours), and it moves the mean by at most that share of one.
+    is ours), and it moves the mean by at most that share of one. For scores and means over
+    several of them; what is counted has `counted`.
 
     Args:
         n: units behind each cell, shape of `found`.
@@ -273,6 +332,14 @@ def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray) -> Statistic:
         return np.divide(weights @ top, below, out=np.full(len(weights), np.nan), where=below != 0)
 
     return statistic
+
+
+def _units(rows: np.ndarray, resampling: Resampling) -> np.ndarray:
+    """Units behind each cell: those with a row that is there; shape (...)."""
+    present = ~np.isnan(rows)
+    found = np.zeros((resampling.n_units, *rows.shape[1:]), dtype=bool)
+    np.logical_or.at(found, resampling.unit, present)
+    return found.sum(axis=0)
 
 
 def _codes(what: str, labels: Sequence | np.ndarray | None, n_rows: int) -> np.ndarray:

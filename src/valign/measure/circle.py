@@ -118,9 +118,8 @@ def structure(
     chunk = max(1, 200_000 // len(i) ** 2)  # the order index compares all pairs of pairs
     return Structure(
         correlations=c,
-        circle_rank=Tested(
-            interval(lambda s: circle_rank(s, distance)),
-            mantel(c, -distance, (i, j), permutations=permutations, seed=seed),
+        circle_rank=circle_test(
+            scores, system, resampling, permutations=permutations, seed=seed, level=level
         ),
         order_index=Tested(interval(order, chunk), p_value(order(c), shuffled(order, chunk))),
         fit=Tested(interval(fit), p_value(fit(c), shuffled(fit, 500))),
@@ -129,6 +128,27 @@ def structure(
         map=ordinal_map(c, angles),
         **_circumplex_tested(x, c, interval, min(permutations, 1000), seed),
     )
+
+
+def circle_test(
+    scores: np.ndarray,
+    system: ValueSystem,
+    resampling: Resampling,
+    *,
+    permutations: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Tested:
+    """`Structure.circle_rank` alone; arguments and errors as `structure`."""
+    x, distance = _checked(scores, system), circle_distance(system)
+    pairs = np.triu_indices(len(system), k=1)
+    return Tested(
+        resampling.estimate(lambda w: circle_rank(correlations(w, x), distance), level=level),
+        mantel(
+            correlations(np.ones((1, len(x))), x)[0], -distance, pairs,
+            permutations=permutations, seed=seed,
+        ),
+    )  # fmt: skip
 
 
 def correlations(weights: np.ndarray, scores: np.ndarray) -> np.ndarray:

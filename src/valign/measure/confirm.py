@@ -7,8 +7,8 @@ maximum likelihood on the covariance matrix S of raw (not centred) scores:
     CFI = 1 - max(chi2 - df, 0) / max(chi2_0 - df_0, chi2 - df, 0),   chi2 = (n - 1) F
 
 with the model of unrelated values as the base. Published for language models' answers: CFI .23
-for ten factors and .56 for the four groups (as reported by the GPLA paper); a poor fit is usual, because
-a circle is no simple structure. Read it beside `structure`, not instead of it.
+for ten factors and .56 for the four groups (GPLA, arXiv 2502.02444); a poor fit is usual, because a
+circle is no simple structure. Read it beside `structure`, not instead of it.
 """
 
 from __future__ import annotations

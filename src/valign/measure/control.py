@@ -28,12 +28,18 @@ NaN. A cell may be judged on a subset of prompts (value j's own questions): NaN 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from valign.measure.bootstrap import Estimates, Resampling, unanimous, weighted_mean
+from valign.measure.bootstrap import (
+    Estimates,
+    Resampling,
+    counted,
+    unanimous,
+    weighted_mean,
+)
 from valign.measure.errors import MeasureError
 
 Reading = Literal["ungated", "gated", "on_topic"]
@@ -126,27 +132,60 @@ class ControlMatrix:
 def control_matrix(paired: Paired, resampling: Resampling, *, level: float = 0.95) -> ControlMatrix:
     """C0, C, shifts and gains with paired bootstrap intervals.
 
-    A cell whose prompts all agree (0 of 50, or every answer moved alike) gets the interval of
-    `bootstrap.unanimous`.
+    Presence is counted, see `bootstrap.counted`; so is the gain on a single value. Scores, and
+    means over several values or targets, have percentile intervals, and where all prompts agree
+    (every answer moved alike) the room that `bootstrap.unanimous` leaves.
     """
     steered = np.swapaxes(paired.steered, 0, 1)
-    c0 = resampling.estimates(lambda w: weighted_mean(w, paired.baseline), level=level)
-    c = resampling.estimates(lambda w: weighted_mean(w, steered), level=level)
-    shift = resampling.estimates(paired.shift, level=level)
-    gain = resampling.estimates(paired.gain, level=level)
+    moves = paired.paired_shift()
     mean_gain = resampling.estimates(lambda w: paired.gain(w).mean(axis=-1), level=level)
-    present = ~np.isnan(paired.paired_shift())
-    cells = present.sum(axis=0)
-    moved = cells.min(axis=1, where=paired.targets != 0, initial=gain.n)
-    asked = (~np.isnan(paired.baseline)).sum(axis=0)
     signed = np.nanmin(paired.baseline, initial=0) < 0 or np.nanmin(paired.steered, initial=0) < 0
     bottom = -1.0 if signed else 0.0
+
+    def cells(rows: np.ndarray, bottom: float) -> Estimates:
+        if _counts(paired):
+            return counted(rows, resampling, bottom=bottom, top=1.0, level=level)
+        found = resampling.estimates(lambda w: weighted_mean(w, rows), level=level)
+        n = (~np.isnan(rows)).sum(axis=0)
+        return unanimous(found, n, bottom=bottom, top=1.0)
+
+    present = (~np.isnan(moves)).sum(axis=0)
+    moved = present.min(axis=1, where=paired.targets != 0, initial=mean_gain.n)
     return ControlMatrix(
-        c0=unanimous(c0, asked, bottom=bottom, top=1.0),
-        c=unanimous(c, cells, bottom=bottom, top=1.0),
-        shift=unanimous(shift, cells, bottom=-1.0, top=1.0),
-        gain=unanimous(gain, moved, bottom=-1.0, top=1.0),
+        c0=cells(paired.baseline, bottom),
+        c=cells(steered, bottom),
+        shift=cells(moves, -1.0),
+        gain=gains(paired, resampling, level=level),
         mean_gain=unanimous(mean_gain, moved.min(), bottom=-1.0, top=1.0),
+    )
+
+
+def gains(paired: Paired, resampling: Resampling, *, level: float = 0.95) -> Estimates:
+    """Movement towards each target, shape (n_targets,)."""
+    moves = paired.paired_shift()
+    found = resampling.estimates(paired.gain, level=level)
+    present = (~np.isnan(moves)).sum(axis=0)
+    moved = present.min(axis=1, where=paired.targets != 0, initial=found.n)
+    found = unanimous(found, moved, bottom=-1.0, top=1.0)
+    single = np.isin(np.abs(paired.targets), (0, 1)).all(axis=1) & (
+        (paired.targets != 0).sum(axis=1) == 1
+    )
+    if not (_counts(paired) and single.any()):
+        return found
+    rows = np.where(paired.targets != 0, moves * paired.targets, 0.0).sum(axis=-1)
+    exact = counted(rows, resampling, bottom=-1.0, top=1.0, level=level)
+    return replace(
+        found,
+        low=np.where(single, exact.low, found.low),
+        high=np.where(single, exact.high, found.high),
+    )
+
+
+def _counts(paired: Paired) -> bool:
+    """Whether the scores are presence: for, not at all or against."""
+    return all(
+        np.isin(array[~np.isnan(array)], (-1.0, 0.0, 1.0)).all()
+        for array in (paired.baseline, paired.steered)
     )
 
 

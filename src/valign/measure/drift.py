@@ -3,9 +3,9 @@
 Both checkpoints answer the same questions as the same respondents in the same arrangements, so
 everything is paired by respondent. Per value the shift has two intervals:
 
-    shift  +- percentile bootstrap over respondents      for one value looked at alone
-    band   +- c x the bootstrap's standard error         for all values at once: c is the level's
-                                                         quantile of max_v |shift*_v - shift_v| / se_v
+    shift   percentile bootstrap over respondents: for one value looked at alone
+    band    +- c x the bootstrap's standard error: for all values at once; c is the level's
+            quantile of max_v |shift*_v - shift_v| / se_v
 
 A value has `moved` where the band leaves out zero: with ten values and no drift at all, some value
 is said to have moved in about 5 % of audits, not 40 %. (The rule is ours; the max-t band is

@@ -43,7 +43,7 @@ from typing import get_args
 import numpy as np
 
 from valign.measure.bootstrap import Estimates, Resampling, weighted_mean
-from valign.measure.control import Paired, on_target, target_profiles
+from valign.measure.control import Paired, gains, on_target, target_profiles
 from valign.measure.errors import MeasureError
 from valign.values import Relation, ValueSystem
 
@@ -146,7 +146,7 @@ def leakage(
     def both(function, *pairs) -> Estimates:  # type: ignore[no-untyped-def]
         return summed(function(*(p[0] for p in pairs)), function(*(p[1] for p in pairs)))
 
-    gained = resampling.summarise(gain1[0], gain_b, level=level)
+    gained = gains(paired, resampling, level=level)
     no_control = (gained.value < EPS) | ~(gained.low > 0)
     few = np.nan if 2 * no_control.sum() > n_targets else 1.0
     clean, gain = (

@@ -7,7 +7,7 @@ a scene), and v the value that was meant to move:
     GND_v(w) = E_s delta_s(w) / (|Gain(v)| + eps)               the paper's; eps = .01 is ours
     R_uw     = Spearman_s(delta_s(u), delta_s(w))               co-movement
     nVAT     = sqrt( sum_{u != w} R_uw^2 / (V (V - 1)) )        ours, in [0, 1]
-    nVAT_raw = ||R||_F / sqrt(V)                                as printed; at least 1 by its diagonal
+    nVAT_raw = ||R||_F / sqrt(V)                                as printed; always 1 or more
     spread   = sqrt( sum_{w != v} m_w^2 / (m_v^2 + .05^2) ), m = E_s delta_s    second-hand
 
 The printed nVAT cannot be what gave the published .09 to .15, hence the bounded form. It has a

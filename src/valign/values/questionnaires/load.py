@@ -58,7 +58,7 @@ class _Own(_Head):
 
 def available_questionnaires() -> dict[str, bool]:
     """Name -> whether its items are bundled; the others are read from the user's file."""
-    return {name: True for name in BUNDLED} | {name: False for name in _formats()}
+    return dict.fromkeys(BUNDLED, True) | dict.fromkeys(_formats(), False)
 
 
 def load_questionnaire(
@@ -175,4 +175,3 @@ def _assemble(name: str, head: _Head, items: tuple[Item, ...], where: str) -> Qu
         name=name, title=head.title, source=head.source, licence=head.licence, values=values,
         question=head.question, items=items, system=head.system, **options,
     )  # fmt: skip
-
