@@ -28,9 +28,9 @@ def test_perfect_control():
 
 def test_unanimous_prompts_still_leave_doubt():
     found = control_matrix(perfect(n=40), Resampling.of(40, seed=0))
-    assert found.c0.high[0] == pytest.approx(3 / 40, rel=0.1)
+    assert 3 / 40 < found.c0.high[0] < 5 / 40
     assert found.c0.low[0] == 0
-    assert found.gain.low[0] == pytest.approx(1 - 3 / 40, rel=0.01)
+    assert 3 / 40 < 1 - found.gain.low[0] < 7 / 40
 
 
 def test_no_control_has_no_gain():

@@ -1,5 +1,5 @@
-"""The command line: `valign demo`, `run`, `study`, `compare`, `generate`, `export`, `score`, `profile`,
-`report` and the lists.
+"""The command line: `valign demo`, `run`, `study`, `compare`, `generate`, `export`, `score`,
+`profile`, `report` and the lists.
 
 Commands live one to a file; heavy imports happen inside them, so that help is instant.
 """
@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from valign.cli import (
     ask,
+    compare,
     demo,
     detector,
     drift,
@@ -39,7 +40,7 @@ app = typer.Typer(
 )
 
 for module in (
-    demo, run, study, generate, export, profile, ask, drift, svo, score, detector, report, lists,
+    demo, run, study, compare, generate, export, profile, ask, drift, svo, score, detector, report, lists,
 ):  # fmt: skip
     module.register(app)
 
