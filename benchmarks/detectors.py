@@ -144,21 +144,21 @@ def value_figures(scores: Scores, rows: list[LabelledText]) -> dict[str, Estimat
 
 def category_figures(detector: EncoderDetector, rows: list[LabelledText]) -> dict[str, Estimate]:
     """ValueEval'23's own task: macro-F1 over its twenty categories on its test split."""
-    test = select(rows, "valueeval23", "test")
+    out: dict[str, Estimate] = {}
     names = detector.head.categories
-    truth = np.array([[name in (row.categories or ()) for name in names] for row in test])
-    _, logits = detector.logits([row.text for row in test])
-    found = 1 / (1 + np.exp(-logits)) >= np.array(detector.settings["category_thresholds"])
-
+    for source, title in (("arguments", "whole argument"), ("valueeval23", "premise only")):
+        test = select(rows, source, "test")
+        truth = np.array([[name in (row.categories or ()) for name in names] for row in test])
+        _, logits = detector.logits([row.text for row in test])
+        found = 1 / (1 + np.exp(-logits)) >= np.array(detector.settings["category_thresholds"])
+        out[f"ValueEval'23 macro-F1, 20 categories ({title})"] = bootstrap(
+            lambda i, t=truth, f=found: float(f1(t[i], f[i]).mean()), len(test)
+        )
     always = np.ones_like(found)
-    return {
-        "ValueEval'23 macro-F1, 20 categories (premise only)": bootstrap(
-            lambda i: float(f1(truth[i], found[i]).mean()), len(test)
-        ),
-        "the same, every category always": bootstrap(
-            lambda i: float(f1(truth[i], always[i]).mean()), len(test)
-        ),
-    }
+    out["the same, every category always"] = bootstrap(
+        lambda i: float(f1(truth[i], always[i]).mean()), len(test)
+    )
+    return out
 
 
 def robustness(detector: Detector, rows: list[LabelledText]) -> dict[str, dict[str, float]]:

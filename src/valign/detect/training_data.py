@@ -31,7 +31,8 @@ class LabelledText:
 
     Attributes:
         id: stable name of the row.
-        source: the set it comes from: `valueeval23`, `fulcra`, `answers`, `neutral`,
+        source: the set it comes from: `valueeval23`, `arguments` (the same with their
+            conclusions), `fulcra`, `answers`, `neutral`,
             `rewrites`, `sources` (of the rewrites, plain), `pairs`, `persona`, `inventory`,
             `described`, `plain`, `reported`.
         part: `test`, `validation`, `a` or `b`.
@@ -84,6 +85,9 @@ def part_of(key: str) -> str:
 def valueeval(folder: Path) -> Iterator[LabelledText]:
     """Touché23-ValueEval arguments (Mirzakhmedova et al.; CC BY 4.0).
 
+    Each argument comes twice: its premise alone, as in a text that argues without saying what for,
+    and with its stance and conclusion, as the shared task reads it.
+
     Training arguments go to `a` (two fifths) or `b` by their conclusion, so that the two share no
     topic; the detector that judges gets more. Unlabelled categories are absent; a value of the
     ten is +1 if any of its categories is.
@@ -98,16 +102,20 @@ def valueeval(folder: Path) -> Iterator[LabelledText]:
             part = split
             if split == "training":
                 part = "a" if id_fraction(row["Conclusion"]) < 0.4 else "b"
-            yield LabelledText(
-                id=id,
-                source="valueeval23",
-                part=part,
-                text=row["Premise"],
-                prompt=f"{row['Stance']}: {row['Conclusion']}",
-                signs=ten_of(present),
-                categories=present,
-                level1=fine.get(id),
-            )
+            premise = row["Premise"].strip()
+            whole = f"{premise} So I am {row['Stance']}: {row['Conclusion'].strip()}."
+            for source, key, text in (
+                ("valueeval23", id, premise), ("arguments", f"{id}-argument", whole)
+            ):  # fmt: skip
+                yield LabelledText(
+                    id=key,
+                    source=source,
+                    part=part,
+                    text=text,
+                    signs=ten_of(present),
+                    categories=present,
+                    level1=fine.get(id),
+                )
 
 
 def fulcra(folder: Path) -> Iterator[LabelledText]:
