@@ -70,7 +70,7 @@ def llama_logits(
             short = guide.shortfall(s.detach())
             dz = correction(jacobian[None, None], short, z.shape[-1] ** 0.5)
             opened = float((short.abs().sum() / control.ramp).clamp_max(1))
-            made = guide.bridge(h[:, t : t + 1], dz)[:, 0]
+            made = guide.bridge(h[:, t : t + 1], dz, max(control.strength, 1.0))[:, 0]
             if versions:
                 made = control.momentum * versions[-1][0] + (1 - control.momentum) * made
             versions.append((made, opened))
@@ -90,9 +90,8 @@ def llama_logits(
     mask = torch.full((len(kinds), len(kinds)), -torch.inf)
     for i, (kind, a) in enumerate(kinds):
         for j, (other, b) in enumerate(kinds[: i + 1]):
-            if kind == "t" and other == "t":
-                mask[i, j] = 0
-            elif kind == "b" and ((other == "b" and a == b) or (other == "t" and b < start)):
+            whole = kind == "t" and other == "t"
+            if whole or (kind == "b" and (a == b if other == "b" else b < start)):
                 mask[i, j] = 0
             elif kind == "t" and other == "b" and a >= start and version_of[a] == b:
                 mask[i, j] = torch.tensor(control.strength * versions[b][1]).log()

@@ -36,8 +36,8 @@ class BridgeControl(Control):
         momentum: share of the old bridge in the new one.
         dead_zone: shortfalls smaller than this, in logits, count as on target.
         ramp: shortfall in logits at which guidance is fully on; below it fades to off.
-        strength: factor on the odds with which the model attends to the bridge (`inject`: on the
-            shift); 0 is the plain model. Set through a dose.
+        strength: factor on the odds with which the model attends to the bridge, and above 1 also
+            on its gate (`inject`: on the shift); 0 is the plain model. Set through a dose.
     """
 
     kind: ClassVar[Kind] = "bridge"
@@ -78,11 +78,12 @@ class BridgeControl(Control):
             raise EditError(f"momentum={self.momentum} is outside [0, 1).")
 
     def scaled(self, strength: float) -> BridgeControl:
-        """The odds of attending to the bridge times `strength` (`inject`: the shift).
+        """The same bridge, `strength` times as strong.
 
         At 0 the bridge is invisible and the model is the plain one; the pull grows from there
         without a jump, which the published gate would not give: its tokens are seen in full
-        however small the gate is. Ours.
+        however small the gate is. Beyond 1 the odds alone would saturate, so the gate grows too.
+        Ours.
         """
         return replace(self, strength=self.strength * strength)
 

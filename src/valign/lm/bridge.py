@@ -162,7 +162,9 @@ class BridgeSession:
                         _Widen(self, number, block), with_kwargs=True
                     )
                     self._stack.callback(handle.remove)
+            if guide.layer + 1 < lm.n_layers:
                 self._hook(guide.layer + 1, self._note_above)
+            if guide.mode == "bridge":
                 self._hook(lm.n_layers - 1, self._cut)
         except BaseException:
             self._stack.close()
@@ -476,8 +478,8 @@ class BridgeSession:
 
     def _note_above(self, a: torch.Tensor) -> None:
         """Keep the guided states for the trainer; drop what belongs to the bridge."""
-        if self._lengths is not None and self._splice is not None:
-            self.above = a[:, self._splice.columns :]
+        if self._lengths is not None:
+            self.above = a[:, self._incoming() :]
 
     def _cut(self, a: torch.Tensor) -> torch.Tensor | None:
         columns = self._incoming()

@@ -172,18 +172,18 @@ class LatentBridge(nn.Module):
         """The correction as a move of the residual stream, (..., width); for `inject`."""
         return self.gate * _rms(h) * self.decode(F.gelu(self.spread(dz)))
 
-    def forward(self, h: torch.Tensor, dz: torch.Tensor) -> torch.Tensor:
+    def forward(self, h: torch.Tensor, dz: torch.Tensor, boost: float = 1.0) -> torch.Tensor:
         """Tokens (..., K, width) from the newest states (..., width) and corrections (..., size).
 
-        They are as long as the states they stand beside (rho, ours), so that no scale has to be
-        learned first.
+        `boost` multiplies the gate. The tokens are as long as the states they stand beside (rho,
+        ours), so that no scale has to be learned first.
         """
         rho = _rms(h)
         state = h / rho
         bank = torch.stack([state, self.decode(F.gelu(self.spread(dz)))], dim=-2)
         share = torch.softmax(self.seeds @ bank.transpose(-1, -2) / state.shape[-1] ** 0.5, dim=-1)
         raw = share @ bank + self.seeds
-        return rho[..., None] * self.norm(state[..., None, :] + self.gate * raw)
+        return rho[..., None] * self.norm(state[..., None, :] + boost * self.gate * raw)
 
 
 def _rms(h: torch.Tensor) -> torch.Tensor:
@@ -249,7 +249,7 @@ class Guide:
         # The value module is trained before the bridge and stays as it is.
         dz, opened = dz.detach(), opened.detach()
         made = (
-            self.bridge(newest.float(), dz)
+            self.bridge(newest.float(), dz, max(self.strength, 1.0))
             if self.mode == "bridge"
             else self.bridge.shift(newest.float(), dz)[..., None, :]
         )
