@@ -1,4 +1,4 @@
-"""The command line: `valign demo`, `run`, `study`, `compare`, `generate`, `export`, `score`,
+"""The command line: `valign demo`, `run`, `study`, `compare`, `fit`, `generate`, `export`, `score`,
 `profile`, `report` and the lists.
 
 Commands live one to a file; heavy imports happen inside them, so that help is instant.
@@ -19,6 +19,7 @@ from valign.cli import (
     detector,
     drift,
     export,
+    fit,
     generate,
     lists,
     profile,
@@ -40,7 +41,8 @@ app = typer.Typer(
 )
 
 for module in (
-    demo, run, study, compare, generate, export, profile, ask, drift, svo, score, detector, report, lists,
+    demo, run, fit, study, compare, generate, export, profile, ask, drift, svo, score, detector,
+    report, lists,
 ):  # fmt: skip
     module.register(app)
 

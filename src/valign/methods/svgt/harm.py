@@ -12,7 +12,7 @@ from typing import Any
 from valign.corpora import CorpusError
 from valign.corpora.public import fulcra, hh_rlhf
 from valign.corpora.public.source import hub_rows, read_csv, read_jsonl
-from valign.corpora.types import Answer, Corpus, Pair
+from valign.corpora.types import Answer, Corpus, Dilemma, Pair
 from valign.values import load_system
 
 FORMATS = ("wildguardmix", "beavertails", "hh-rlhf", "fulcra")
@@ -39,7 +39,16 @@ def world_harm(seed: int = 0, *, requests: int = 160, split: str = "train") -> C
         )
         for number, item in enumerate(items)
     ]
-    return Corpus(system=load_system("hh"), name="world-harm", answers=tuple(answers))
+    dilemmas = [
+        Dilemma(f"{split}-{seed}-d{number}", "harmless", item.messages[-1]["content"])
+        for number, item in enumerate(world.harmful(48, seed=seed + 1))
+    ]
+    return Corpus(
+        system=load_system("hh"),
+        name="world-harm",
+        answers=tuple(answers),
+        dilemmas=tuple(dilemmas),
+    )
 
 
 def public_harm(

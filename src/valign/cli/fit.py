@@ -1,0 +1,126 @@
+"""`valign fit`: one method fitted on one model, its control saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from valign.control import Control
+    from valign.corpora.types import Corpus
+    from valign.lm import HostModel
+
+
+def register(app: typer.Typer) -> None:
+    app.command("fit")(fit)
+
+
+def fit(
+    method: str = typer.Argument(..., help="Method name; `valign methods` lists them."),
+    model: str = typer.Option(
+        "reference", "--model", "-m", help="Folder or Hub name; `reference` is the shipped one."
+    ),
+    toward: list[str] = typer.Option(
+        [], "--toward", help="Value or profile to move to, e.g. benevolence=+1; repeatable."
+    ),
+    away: list[str] = typer.Option([], "--away", help="Value or profile to move away from."),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder; gets control.safetensors."),
+    dose: float | None = typer.Option(
+        None,
+        "--dose",
+        help="Also set it to a dose, in nats, on dilemmas of the corpus.",
+    ),
+    setting: list[str] = typer.Option([], "--set", help="key=value, repeatable."),
+    corpus: str | None = typer.Option(
+        None, "--corpus", help="What to fit on: valuetexts, world, world-harm, or your own folder."
+    ),
+    seed: int = typer.Option(0, "--seed", help="Of generated corpora."),
+    dtype: str = typer.Option("auto", "--dtype", help="auto, float32, bfloat16, float16."),
+    trust_remote_code: bool = typer.Option(False, "--trust-remote-code"),
+    json: bool = typer.Option(False, "--json", help="Print the control's provenance."),
+) -> None:
+    """Fit one method and save the control; nothing is measured but the dose, if one is asked for.
+
+    A fit that was stopped goes on where it was, if the method keeps checkpoints (they lie in the
+    folder until it is done).
+    """
+    import json as json_module
+    import shutil
+
+    from rich.markup import escape
+
+    from valign.cli.arguments import default_corpus, load_model, targets
+    from valign.cli.console import errors, progress_bar
+    from valign.cli.console import out as console
+    from valign.methods import MethodSettingError, method_class
+    from valign.methods.progress import listening
+    from valign.values import ProfileError
+
+    chosen = method_class(method)
+    if dose is not None and not chosen.has_strength:
+        raise MethodSettingError(f"{method} has no strength to set a dose with; leave --dose out.")
+    given = [text.removeprefix(f"{method}.") for text in setting]
+    checkpoints = out / "checkpoints"
+    if "checkpoint" in chosen.model_fields and not any(g.startswith("checkpoint=") for g in given):
+        given.append(f"checkpoint={checkpoints}")
+    fitter = chosen.from_strings(given)
+    if "each" in toward:
+        raise ProfileError(
+            "`valign fit` makes one control; name its values. `valign run --toward each` measures "
+            "a control for each."
+        )
+    texts = _corpus(corpus or default_corpus(model), seed)
+    (target,) = targets(texts.system, toward, away)
+    lm = load_model(model, dtype, trust_remote_code=trust_remote_code)
+    with progress_bar("steps") as bar:
+        task = bar.add_task("fitting", total=None)
+
+        def heard(what: str, done: int, total: int) -> None:
+            bar.update(task, description=escape(f"fitting: {what}"), completed=done, total=total)
+
+        with listening(heard):
+            control = fitter.fit(lm, texts, target)
+            if dose is not None:
+                heard("dose", 0, 0)
+                control = _dosed(lm, control, texts, dose)
+    path = control.save(out)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    if json:
+        typer.echo(json_module.dumps(control.provenance, indent=1))
+        return
+    console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    errors.print(
+        f"Try it: valign generate --model {model} --control {path} PROMPT",
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def _dosed(lm: HostModel, control: Control, texts: Corpus, dose: float) -> Control:
+    """The control at a dose, measured on dilemmas of its corpus.
+
+    Raises:
+        FitError: the corpus has none.
+    """
+    from valign.lm import DoseMeter
+    from valign.methods import FitError
+
+    if not texts.dilemmas:
+        raise FitError(
+            f"The corpus {texts.name} has no dilemmas to set a dose on. Leave --dose out, or add "
+            "some; 20 are a start."
+        )
+    prompts = [d.text for d in texts.dilemmas[:: max(1, len(texts.dilemmas) // 24)][:24]]
+    return DoseMeter(lm, prompts).set(control, dose)
+
+
+def _corpus(name: str, seed: int) -> Corpus:
+    """A corpus by the names of `load_corpus`, or the world's harmful requests."""
+    if name == "world-harm":
+        from valign.methods.svgt.harm import world_harm
+
+        return world_harm(seed)
+    from valign.corpora import load_corpus
+
+    return load_corpus(name, seed=seed)
