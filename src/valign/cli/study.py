@@ -89,8 +89,8 @@ def _carry_out(spec: StudySpec, folder: Path, workers: int, ray: str | None) -> 
             cells=len(cells),
             failed=[{**asdict(cell), "why": why} for cell, why in failed.items()],
         )
-        bar.update(task, description="computing intervals and writing the report")
-        write_out(spec, folder)
+    errors.print("computing intervals and writing the report ...", highlight=False)
+    write_out(spec, folder)
     return len(failed)
 
 

@@ -18,7 +18,7 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 """Okabe and Ito's colours, told apart by colour-blind readers; black and yellow replaced, which
 vanish on a dark or a light page. Symbols and dashes repeat the distinction."""
 
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "triangle-down")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "triangle-down")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
 
 
@@ -46,17 +46,17 @@ def trade_off(results: Results) -> Figure | None:
                 "name": block.label,
                 "x": [gain.value * unit],
                 "y": [leak.value * unit],
-                "error_x": _error([gain], unit),
-                "error_y": _error([leak], unit),
+                "error_x": error_bars([gain], unit),
+                "error_y": error_bars([leak], unit),
                 "marker": {"size": 11, **style[block.method]["marker"]},
-                "hovertemplate": _told(
+                "hovertemplate": told(
                     block.label,
                     f"gain {interval(gain, percent=percent, signed=True)}",
                     f"leakage {interval(leak, percent=percent, signed=True)}",
                 ),
             }
         )
-    layout = _axes("Gain" + suffix, "Leakage per other value" + suffix, False)
+    layout = axes("Gain" + suffix, "Leakage per other value" + suffix, False)
     return {"data": traces, "layout": layout}
 
 
@@ -99,16 +99,14 @@ def dose_curves(results: Results) -> list[tuple[str, Figure]]:
                     "name": name,
                     "x": [dose.value for dose, _ in kept],
                     "y": [m.value * unit for _, m in kept],
-                    "error_y": _error([m for _, m in kept], unit),
+                    "error_y": error_bars([m for _, m in kept], unit),
                     "text": [interval(m, percent=percent, signed=change) for _, m in kept],
-                    "hovertemplate": _told(name, "dose %{x:.3g} nats", "%{text}"),
+                    "hovertemplate": told(name, "dose %{x:.3g} nats", "%{text}"),
                     **style.get(curve.method, style[""]),
                 }
             )
         if traces:
-            layout = _axes(
-                "Measured dose (nats, log scale)", title + suffix, percent and not change
-            )
+            layout = axes("Measured dose (nats, log scale)", title + suffix, percent and not change)
             asked = sorted({point.asked for curve in curves for point in curve.points})
             layout["xaxis"] |= {
                 "type": "log",
@@ -129,7 +127,9 @@ def _points(results: Results) -> tuple[float, str]:
     return (100.0, " (points)") if results.scale == "presence" else (1.0, "")
 
 
-def _error(measured: list[Measured], unit: float) -> dict[str, Any]:
+def error_bars(measured: list[Measured], unit: float) -> dict[str, Any]:
+    """Intervals as Plotly draws them."""
+
     def arm(x: float) -> float | None:
         return max(0.0, x) * unit if math.isfinite(x) else None
 
@@ -148,7 +148,7 @@ def _styles(results: Results) -> dict[str, dict[str, Any]]:
     methods += [c.method for c in results.curves if c.method not in methods]
     found: dict[str, dict[str, Any]] = {}
     for k, method in enumerate([*methods, ""]):
-        colour, symbol = PALETTE[k % len(PALETTE)], _SYMBOLS[(k + k // 8) % len(_SYMBOLS)]
+        colour, symbol = PALETTE[k % len(PALETTE)], SYMBOLS[(k + k // 8) % len(SYMBOLS)]
         found[method] = {
             "marker": {"color": colour, "symbol": symbol, "size": 8},
             "line": {"color": colour, "dash": _DASHES[k % len(_DASHES)], "width": 2},
@@ -158,13 +158,16 @@ def _styles(results: Results) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _told(*lines: str) -> str:
+def told(*lines: str) -> str:
+    """Hover text."""
     # Plotly reads a small HTML subset in hover text and legends; method names are not HTML.
     safe = [line.replace("<", "‹").replace(">", "›") for line in lines]
     return "<br>".join(safe) + "<extra></extra>"
 
 
-def _axes(x: str, y: str, percent: bool) -> dict[str, Any]:
+def axes(x: str, y: str, percent: bool) -> dict[str, Any]:
+    """A layout with titled axes."""
+
     def axis(title: str) -> dict[str, Any]:
         return {"title": {"text": title}, "automargin": True, "zeroline": True}
 

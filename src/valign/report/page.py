@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,14 @@ from plotly.offline import get_plotlyjs
 from valign.report import choice, circle, figures, table, words
 from valign.study.results import Block, Measured, Results, Row, SystemInfo
 
-_TEMPLATES = Environment(
+TEMPLATES = Environment(
     loader=PackageLoader("valign.report", "templates"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_MAX_PANELS = 24
+MAX_PANELS = 24
 """Blocks whose circles and matrices are drawn; the table holds all of them."""
 
 
@@ -43,58 +43,66 @@ def render(results: Results, rows: Iterable[Row], out: str | Path) -> Path:
     Returns:
         `out`.
     """
+    return write_page(_page(results, rows), out)
+
+
+def write_page(text: str, out: str | Path) -> Path:
+    """Write a page whole or not at all."""
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.{os.getpid()}")
-    partial.write_text(_page(results, rows), "utf-8")
+    partial.write_text(text, "utf-8")
     os.replace(partial, out)
     return out
 
 
 def _page(results: Results, rows: Iterable[Row]) -> str:
     compared = choice.compared(results)
-    steered = [b for b in compared if b.kind != "none"][:_MAX_PANELS]
+    steered = [b for b in compared if b.kind != "none"][:MAX_PANELS]
     best = choice.main_block(results)
     trade, curves = figures.trade_off(results), figures.dose_curves(results)
     plots = {"trade": trade} if trade else {}
     plots |= {f"curve{k}": figure for k, (_, figure) in enumerate(curves)}
-    script = _source("page.js.jinja")
+    script = source("page.js.jinja")
     library = get_plotlyjs() if plots else ""
-    drawn = {b.label: _panel(b, results, steered) for b in steered}
+    drawn = {b.label: panel(b, results, steered) for b in steered}
     samples = choice.samples(results, rows)
-    return _TEMPLATES.get_template("page.html.jinja").render(
+    return TEMPLATES.get_template("page.html.jinja").render(
         r=results,
         headline=words.headline(results),
         reading=choice.main_reading(results),
         dose=choice.comparison_dose(results),
         best=best.label if best else "",
         panels=drawn,
-        smalls=[(b.label, _small(b, results, steered)) for b in steered],
+        smalls=[(b.label, small(b, results, steered)) for b in steered],
         plots=plots,
         curves=[(f"curve{k}", title) for k, (title, _) in enumerate(curves)],
         columns=[(c, table.heading(c, results)) for c in table.used_columns(results)],
-        lines=[_line(b, results, b.label == getattr(best, "label", None)) for b in results.blocks],
+        lines=[line(b, results, b.label == getattr(best, "label", None)) for b in results.blocks],
         readings=len({b.reading for b in results.blocks}) > 1,
         samples=samples,
         sample_targets=list(dict.fromkeys(s.target for s in samples)),
         receipts={b.label: b for b in steered if any(t.receipt for t in b.targets)},
         picked="" if results.samples else "Prompts are the first of each target in id order.",
         costs=[b for b in results.blocks if b.cost],
-        group_spans=_group_spans,
+        group_spans=group_spans,
         shown_scores=_shown_scores,
         pretty=lambda target: words.pretty(target, results),
         interval=words.interval,
         number=words.number,
         script=Markup(script),
         library=Markup(library),
-        style=Markup(_source("page.css")),
-        hashes=" ".join(_hash(text) for text in (library, script) if text),
+        style=Markup(source("page.css")),
+        hashes=" ".join(script_hash(text) for text in (library, script) if text),
     )
 
 
-def _line(block: Block, results: Results, best: bool) -> dict[str, Any]:
+def line(
+    block: Block, results: Results, best: bool, columns: Sequence[table.Column] | None = None
+) -> dict[str, Any]:
+    """A row of the table of methods; `columns` default to those the results fill."""
     cells = []
-    for column in table.used_columns(results):
+    for column in table.used_columns(results) if columns is None else columns:
         m = column.get(block)
         percent = table.as_percent(column, results)
         whole = words.interval(m, percent=percent, signed=column.signed)
@@ -104,7 +112,8 @@ def _line(block: Block, results: Results, best: bool) -> dict[str, Any]:
     return {"block": block, "cells": cells, "best": best}
 
 
-def _panel(block: Block, results: Results, among: list[Block]) -> dict[str, Any]:
+def panel(block: Block, results: Results, among: list[Block]) -> dict[str, Any]:
+    """Circles and matrix of one block; colours and rims are those of all of `among`."""
     system = results.system
     draw = circle.circle if system.angles is not None else circle.bars
     top = _rim(among)
@@ -138,7 +147,7 @@ def _panel(block: Block, results: Results, among: list[Block]) -> dict[str, Any]
     }
 
 
-def _group_spans(system: SystemInfo) -> list[dict[str, Any]]:
+def group_spans(system: SystemInfo) -> list[dict[str, Any]]:
     """Runs of neighbouring columns of one group, for the head of a matrix.
 
     A value of several groups is shown under the first that claims it.
@@ -175,7 +184,8 @@ def _group_rows(block: Block, results: Results) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _small(block: Block, results: Results, among: list[Block]) -> Markup:
+def small(block: Block, results: Results, among: list[Block]) -> Markup:
+    """The matrix of one block without numbers."""
     return circle.small_heat(block, results.system, top=_largest(among))
 
 
@@ -198,13 +208,15 @@ def _rim(blocks: list[Block]) -> float:
     return min(1.0, math.ceil(max(means, default=1.0) * 10 + 1e-9) / 10) or 1.0
 
 
-def _source(name: str) -> str:
-    loader = _TEMPLATES.loader
+def source(name: str) -> str:
+    """A template as it stands in its file."""
+    loader = TEMPLATES.loader
     assert loader is not None
-    return loader.get_source(_TEMPLATES, name)[0]
+    return loader.get_source(TEMPLATES, name)[0]
 
 
-def _hash(script: str) -> str:
+def script_hash(script: str) -> str:
+    """What the content security policy calls a script."""
     # Browsers normalise line ends before they hash.
     digest = hashlib.sha256(re.sub(r"\r\n?", "\n", script).encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
