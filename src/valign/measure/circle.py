@@ -20,6 +20,7 @@ from valign.measure.permutation import (
     Tested,
     label_shuffles,
     mantel,
+    outward,
     over_chunks,
     p_value,
 )
@@ -97,11 +98,18 @@ def structure(
     i, j = np.triu_indices(n, k=1)
     c = correlations(np.ones((1, len(x))), x)[0]
 
-    def interval(of: Callable[[np.ndarray], np.ndarray], size: int = 200) -> Estimate:
-        """Percentile interval of a statistic of C."""
-        return resampling.estimate(
+    def interval(
+        of: Callable[[np.ndarray], np.ndarray],
+        *,
+        size: int = 200,
+        bottom: float = 0.0,
+        top: float = np.inf,
+    ) -> Estimate:
+        """A statistic of C with its interval; `size` bounds the memory."""
+        found = resampling.estimate(
             lambda w: over_chunks(lambda part: of(correlations(part, x)), w, size), level=level
         )
+        return outward(found, bottom=bottom, top=top)
 
     shuffles = label_shuffles(n, permutations, seed)
 
@@ -121,9 +129,12 @@ def structure(
         circle_rank=circle_test(
             scores, system, resampling, permutations=permutations, seed=seed, level=level
         ),
-        order_index=Tested(interval(order, chunk), p_value(order(c), shuffled(order, chunk))),
-        fit=Tested(interval(fit), p_value(fit(c), shuffled(fit, 500))),
-        phase=interval(lambda s: sinusoid(s, angles)[1]),
+        order_index=Tested(
+            interval(order, size=chunk, bottom=-1, top=1),
+            p_value(order(c), shuffled(order, chunk)),
+        ),
+        fit=Tested(interval(fit, top=1), p_value(fit(c), shuffled(fit, 500))),
+        phase=interval(lambda s: sinusoid(s, angles)[1], top=180),
         congruence=_map_tested(x, c, angles, resampling, shuffles[:map_permutations], level),
         map=ordinal_map(c, angles),
         **_circumplex_tested(x, c, interval, min(permutations, 1000), seed),
@@ -142,8 +153,9 @@ def circle_test(
     """`Structure.circle_rank` alone; arguments and errors as `structure`."""
     x, distance = _checked(scores, system), circle_distance(system)
     pairs = np.triu_indices(len(system), k=1)
+    found = resampling.estimate(lambda w: circle_rank(correlations(w, x), distance), level=level)
     return Tested(
-        resampling.estimate(lambda w: circle_rank(correlations(w, x), distance), level=level),
+        outward(found, bottom=-1, top=1),
         mantel(
             correlations(np.ones((1, len(x))), x)[0], -distance, pairs,
             permutations=permutations, seed=seed,
@@ -206,7 +218,7 @@ def _map_tested(
     boot = np.array([congruence(drawn, angles) for drawn in draws])
     chance = np.array([congruence(c[np.ix_(s, s)], angles) for s in shuffles])
     found = resampling.summarise(np.array(point), boot, level=level)
-    return Tested(found.at(), p_value(point, chance))
+    return Tested(outward(found.at(), bottom=0, top=1), p_value(point, chance))
 
 
 def _circumplex_tested(

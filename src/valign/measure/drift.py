@@ -18,10 +18,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtr, stdtrit
 
 from valign.measure.bootstrap import Estimates, Resampling, weighted_mean
 from valign.measure.errors import MeasureError
 from valign.measure.estimate import Estimate
+from valign.measure.permutation import outward
 from valign.measure.questionnaire import value_scores
 from valign.measure.tax import CoMovement, Tax, co_movement, tax
 
@@ -97,8 +99,12 @@ def drift(
         shift=shift,
         band=band,
         moved=(band.low > 0) | (band.high < 0),
-        size=resampling.estimate(
-            lambda w: np.sqrt(np.nanmean(weighted_mean(w, change) ** 2, axis=1)), level=level
+        size=outward(
+            resampling.estimate(
+                lambda w: np.sqrt(np.nanmean(weighted_mean(w, change) ** 2, axis=1)), level=level
+            ),
+            bottom=0,
+            top=np.inf,
         ),
         co_movement=co_movement(moved_raw, seed=seed, level=level) if len(moved_raw) > 3 else None,
         tax=None if target is None else tax(moved_raw, target, kept, level=level),
@@ -108,13 +114,17 @@ def drift(
 def simultaneous(found: Estimates, replicates: np.ndarray) -> Estimates:
     """Intervals of all cells at once from their bootstrap replicates (n_boot, ...): max-t.
 
-    A cell that never varies keeps the width zero.
+    The reach is widened for few units as `bootstrap.tail` widens percentiles. A cell that never
+    varies keeps the width zero.
     """
     away = replicates - found.value
     error = np.nanstd(away, axis=0, ddof=1)
     ratio = np.divide(np.abs(away), error, out=np.zeros_like(away), where=error > 1e-12)
     flat = np.nan_to_num(ratio.reshape(len(ratio), -1))
     reach = float(np.quantile(flat.max(axis=1), found.level))
+    if found.n > 1:
+        few = np.sqrt(found.n / (found.n - 1))
+        reach = float(-few * stdtrit(found.n - 1, ndtr(-reach)))
     return Estimates(
         found.value, found.value - reach * error, found.value + reach * error, found.n, found.level
     )

@@ -8,7 +8,7 @@ columns of one matrix together.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import rankdata
@@ -29,6 +29,23 @@ class Tested:
 
     def __str__(self) -> str:
         return f"{self.estimate} p={self.p:.3g}"
+
+
+def outward(found: Estimate, *, bottom: float, top: float) -> Estimate:
+    """The interval made symmetric about the estimate, as far as its farther end.
+
+    Noise pulls rank correlations towards zero and lengths away from it, and bootstrap samples are
+    noisier than the data: their percentiles may lie wholly on one side of the estimate, while the
+    truth lies on the other. This hull of the percentile and the reflected interval covers both
+    (ours; conservative).
+
+    Args:
+        bottom, top: ends of the scale.
+    """
+    reach = max(found.value - found.low, found.high - found.value)
+    if np.isnan(reach):
+        return found
+    return replace(found, low=max(bottom, found.value - reach), high=min(top, found.value + reach))
 
 
 def p_value(observed: float, shuffled: np.ndarray) -> float:

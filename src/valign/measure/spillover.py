@@ -19,7 +19,7 @@ import numpy as np
 from valign.measure.bootstrap import Estimates, Resampling
 from valign.measure.control import Paired
 from valign.measure.errors import MeasureError
-from valign.measure.permutation import Tested, mantel, spearman
+from valign.measure.permutation import Tested, mantel, outward, spearman
 from valign.measure.structure import circle_distance
 from valign.values import ValueSystem
 
@@ -64,7 +64,11 @@ def spillover(
     return Spillover(
         matrix=matrix,
         fidelity=Tested(
-            resampling.estimate(lambda w: fidelity(paired.shift(w), theory), level=level),
+            outward(
+                resampling.estimate(lambda w: fidelity(paired.shift(w), theory), level=level),
+                bottom=-1,
+                top=1,
+            ),
             mantel(matrix.value, theory, (i, j), permutations=permutations, seed=seed),
         ),
         selectivity=resampling.estimates(lambda w: selectivity(paired.shift(w)), level=level),

@@ -26,7 +26,7 @@ from scipy.stats import rankdata, t
 from valign.measure.bootstrap import Estimates, Resampling, weighted_mean
 from valign.measure.errors import MeasureError
 from valign.measure.estimate import Estimate
-from valign.measure.permutation import Tested, p_value
+from valign.measure.permutation import Tested, outward, p_value
 
 EPS = 0.01
 SMALL_GAIN = 0.05
@@ -116,7 +116,7 @@ def tax(delta: np.ndarray, target: int, resampling: Resampling, *, level: float 
     return Tax(
         gain,
         resampling.estimates(deviation, level=level),
-        resampling.estimate(spread, level=level),
+        outward(resampling.estimate(spread, level=level), bottom=0, top=np.inf),
         abs(gain.value) < SMALL_GAIN,
     )
 
