@@ -46,12 +46,13 @@ def control(*edits: Edit, gate: Gate | None = None) -> EditsControl:
 
 
 def gate(lm: HostModel, *, opens: bool) -> Gate:
-    """Open (or closed) for all prompts, by readings that hardly leave zero."""
+    """Open (or closed) for all prompts."""
     site = Site("resid", 1)
     (_, found), *_ = capture(lm, [(p, "the") for p in PROMPTS], [site], positions="prompt")
     weight = found[site].mean(0)
     reading = found[site] @ weight
-    bias = -reading.min() + 0.1 if opens else -reading.max() - 0.1
+    margin = 1 + reading.max() - reading.min()
+    bias = margin - reading.min() if opens else -margin - reading.max()
     return Gate({site: (weight, bias)})
 
 
@@ -80,8 +81,8 @@ _VECTOR = {"gguf": "a constant after a block, nothing else"}
 _MOVES = {"folded": "depends on the activation.*vllm", "peft": "depends on the activation.*vllm"}
 _WORDS = {"prompt": "no instruction"}
 _POST = "normalises or scales"
-_LATE = {to: "begins at the last prompt token.*everywhere" for to in ("folded", "peft", "gguf")}
-_GATED = {to: "opens its gate prompt by prompt.*vllm" for to in ("folded", "peft", "gguf")}
+_LATE = dict.fromkeys(("folded", "peft", "gguf"), "begins at the last prompt token.*everywhere")
+_GATED = dict.fromkeys(("folded", "peft", "gguf"), "opens its gate prompt by prompt.*vllm")
 _ALL = ("folded", "peft", "gguf", "vllm")
 
 CASES: dict[str, Case] = {
@@ -186,6 +187,6 @@ CASES: dict[str, Case] = {
     ),
     "words": Case(
         lambda lm: TextControl(target=TARGET, instruction="the family should help"),
-        {to: "text control" for to in ("folded", "peft", "gguf")},
+        dict.fromkeys(("folded", "peft", "gguf"), "text control"),
     ),
 }

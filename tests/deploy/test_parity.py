@@ -1,16 +1,11 @@
 """Every control kind x every format x every family: exact, or refused by name."""
 
-import copy
-import json
-
 import pytest
-import torch
 
-from tests.deploy.cases import CASES, MODELS, Case, control, edit, model
+from tests.deploy.cases import CASES, MODELS, model
 from tests.lm.tiny import PROMPTS
-from valign.control import EditsControl
-from valign.deploy import Certificate, CertificateError, ExportError, NAMES, export
-from valign.lm import HostModel, generate
+from valign.deploy import NAMES, ExportError, export
+from valign.lm import HostModel
 
 PAIRS = [(to, family) for to in NAMES for family in MODELS]
 

@@ -123,26 +123,16 @@ def certify(
     """Compare exported files with the hooked model; does not judge, see `Certificate.holds`.
 
     Args:
-        lm: the host model, in float32.
+        lm, prompts: see `require_comparable`.
         pairs: each exported control with the way to run its export.
-        prompts: held-out prompts, one or more.
         to, read_by: for the certificate.
         tokens: longest answer that is compared.
         tolerance: see `TOLERANCE`.
 
     Raises:
-        ExportError: no prompts, or a model in another number type than float32.
         CertificateError: the control changes nothing on these prompts, or the logits are not
             finite, so that nothing can be proved.
     """
-    if not prompts:
-        raise ExportError("A certificate needs at least one held-out prompt; give some.")
-    if lm.dtype != torch.float32:
-        raise ExportError(
-            f"{lm.name} is loaded in {str(lm.dtype).removeprefix('torch.')}; exports are compared "
-            "in float32. Load it with dtype='float32' (`--dtype float32`), and cast the exported "
-            "files afterwards if you serve a smaller type."
-        )
     worst = effect = 0.0
     agreed = positions = 0
     for control, run in pairs:
@@ -187,6 +177,22 @@ def certify(
         },
         versions=versions(),
     )
+
+
+def require_comparable(lm: HostModel, prompts: Sequence[Prompt]) -> None:
+    """Refuse, before anything is written, what no certificate could be made for.
+
+    Raises:
+        ExportError: no prompts, or a model in another number type than float32.
+    """
+    if not prompts:
+        raise ExportError("A certificate needs at least one held-out prompt; give some.")
+    if lm.dtype != torch.float32:
+        raise ExportError(
+            f"{lm.name} is loaded in {str(lm.dtype).removeprefix('torch.')}; exports are compared "
+            "in float32. Load it with dtype='float32' (the command line does), and cast the "
+            "exported files afterwards if you serve a smaller type."
+        )
 
 
 def hooked_logits(

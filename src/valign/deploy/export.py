@@ -18,6 +18,7 @@ from valign.deploy.certificate import (
     Runner,
     certify,
     distance,
+    require_comparable,
     sha256,
 )
 from valign.deploy.errors import CertificateError, ExportError
@@ -99,6 +100,7 @@ def export(
         raise ExportError(
             f"{to} holds exactly one control, {len(given)} were given. Only vllm holds several."
         )
+    require_comparable(lm, prompts)
     chosen = {
         name: widened(c) if everywhere and isinstance(c, EditsControl) else c
         for name, c in given.items()

@@ -43,13 +43,18 @@ def write(lm: HostModel, control: Control, folder: Path) -> None:
         if change.has_bias:
             weights[f"{name}.bias"] = _plus(weights[f"{name}.bias"], change.bias)
     config = copy.deepcopy(checkpoint.config)
+    config.architectures = [checkpoint.architecture]
     if checkpoint.rewritten:
         if config.tie_word_embeddings:
             weights.pop("lm_head.weight", None)
         held = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
         save_torch_state_dict(held, folder, metadata={"format": "pt"})
     else:
-        lm.model.save_pretrained(folder, state_dict=weights)
+        named = lm.model.config.architectures  # saving a model writes its class there
+        try:
+            lm.model.save_pretrained(folder, state_dict=weights)
+        finally:
+            lm.model.config.architectures = named
     config.save_pretrained(folder)
     if lm.model.generation_config is not None:
         lm.model.generation_config.save_pretrained(folder)

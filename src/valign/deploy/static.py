@@ -223,7 +223,8 @@ def _writer(lm: HostModel, site: Site, edits: Sequence[Edit], to: str) -> nn.Mod
     if not writes_plainly(lm, site.layer):
         raise refuse(
             edits[0], to, f"a {block} normalises or scales what its down projection "
-            "writes, so a bias there is no constant after the block.", works="--to vllm or --to gguf",
+            "writes, so a bias there is no constant after the block.",
+            works="--to vllm or --to gguf",
         )  # fmt: skip
     return down
 

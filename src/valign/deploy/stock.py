@@ -28,11 +28,12 @@ Weights = dict[str, torch.Tensor]
 class Checkpoint:
     """What is written: a configuration and weights by name, biases (still zero) included.
 
-    `rewritten` is True where the weights left their own model class for another one.
+    `architecture` names the model class; `rewritten` is True where it is not the model's own.
     """
 
     config: PretrainedConfig
     weights: Weights
+    architecture: str
     rewritten: bool = False
 
 
@@ -45,7 +46,7 @@ def with_biases(model: PreTrainedModel, names: list[str]) -> Checkpoint:
     weights = dict(model.state_dict())
     missing = [name for name in names if f"{name}.bias" not in weights]
     if not missing:
-        return Checkpoint(model.config, weights)
+        return Checkpoint(model.config, weights, type(model).__name__)
     mlp = [name for name in missing if ".mlp." in name]
     attention = [name for name in missing if "attn." in name]
     for name in set(missing).difference(mlp, attention):
@@ -70,7 +71,8 @@ def _switched(
     expected = {k: v.shape for k, v in shaped.state_dict().items()}
     if any(f"{name}.bias" not in expected for name in names):
         return None  # a switch in the configuration that the class does not read
-    return Checkpoint(config, _with_zero_biases(weights, expected, model.dtype))
+    weights = _with_zero_biases(weights, expected, model.dtype)
+    return Checkpoint(config, weights, type(model).__name__)
 
 
 def _with_zero_biases(
@@ -108,7 +110,6 @@ def _as_llama(
         hidden_act=getattr(old, "hidden_activation", None) or old.hidden_act,
         attention_bias=attention or family == "qwen2" or bool(getattr(old, "attention_bias", 0)),
         mlp_bias=mlp,
-        architectures=["LlamaForCausalLM"],
         dtype=old.dtype,
     )
     if gemma:
@@ -121,7 +122,8 @@ def _as_llama(
     with torch.device("meta"):
         shaped = LlamaForCausalLM(config)
     expected = {k: v.shape for k, v in shaped.state_dict().items()}
-    return Checkpoint(config, _with_zero_biases(weights, expected, model.dtype), rewritten=True)
+    weights = _with_zero_biases(weights, expected, model.dtype)
+    return Checkpoint(config, weights, LlamaForCausalLM.__name__, rewritten=True)
 
 
 _SHARED = """vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads
