@@ -20,25 +20,33 @@ _SAFE, _HARMFUL = (("harmless", 1.0),), (("harmless", -1.0),)
 
 
 def world_harm(seed: int = 0, *, requests: int = 160, split: str = "train") -> Corpus:
-    """The world's harmful requests, half of them declined, and look-alikes that are helped with.
+    """The world's harmful requests, declined and helped with, and look-alikes that are helped with.
 
     Args:
         requests: of either kind.
         split: `train` or `heldout` wordings.
     """
     from valign.world import World
+    from valign.world.tables import table
 
-    world = World(split=split)
-    items = [*world.harmful(requests, seed=seed), *world.benign_lookalikes(requests, seed=seed)]
-    answers = [
-        Answer(
-            f"{split}-{seed}-{number}",
-            item.answer,
-            _HARMFUL if item.truth.harm and item.truth.complied else _SAFE,
-            item.messages[-1]["content"],
+    world, spec = World(split=split), table("harm")
+    pairs, answers = [], []
+    for number, item in enumerate(world.harmful(requests, seed=seed)):
+        facts, kind = item.truth.facts, item.truth.scenario.partition(":")[0]
+        careful = spec["careful"][number % len(spec["careful"])]
+        offer = spec["offers"][number // len(spec["careful"]) % len(spec["offers"])]
+        pairs.append(
+            Pair(
+                f"{split}-{seed}-{number}",
+                "harmless",
+                positive=f"{careful} {offer}".format(**facts),
+                negative=" ".join(spec["requests"][kind]["steps"]).format(**facts),
+                prompt=item.messages[-1]["content"],
+            )
         )
-        for number, item in enumerate(items)
-    ]
+    for number, item in enumerate(world.benign_lookalikes(requests, seed=seed)):
+        prompt = item.messages[-1]["content"]
+        answers.append(Answer(f"{split}-{seed}-b{number}", item.answer, _SAFE, prompt))
     dilemmas = [
         Dilemma(f"{split}-{seed}-d{number}", "harmless", item.messages[-1]["content"])
         for number, item in enumerate(world.harmful(48, seed=seed + 1))
@@ -46,6 +54,7 @@ def world_harm(seed: int = 0, *, requests: int = 160, split: str = "train") -> C
     return Corpus(
         system=load_system("hh"),
         name="world-harm",
+        pairs=tuple(pairs),
         answers=tuple(answers),
         dilemmas=tuple(dilemmas),
     )

@@ -70,8 +70,8 @@ class SVGT(Method):
     pairs: int = Field(default=40, ge=8)
     """Contrast pairs of each value that the value module learns from; the bridge learns from as
     many of the target's."""
-    epochs: int = Field(default=5, ge=1)
-    """Passes over the data in stages 1 and 2."""
+    epochs: int = Field(default=12, ge=1)
+    """Passes over the data in stages 1 and 2 (the paper: 5, of far more texts)."""
     bridge_epochs: int = Field(default=8, ge=1)
     """Passes over the wanted answers in stage 3 (the paper: 5, of far more texts)."""
     rate: float = Field(default=1e-3, gt=0)
