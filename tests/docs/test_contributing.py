@@ -73,12 +73,12 @@ def test_it_is_gone_with_the_package() -> None:
         get_method("mean-difference")
 
 
-def test_the_page_of_methods_has_a_row_for_each_in_the_registrys_order() -> None:
+def test_the_page_of_methods_has_a_row_for_each() -> None:
     page = (ROOT / "docs/methods.md").read_text("utf-8")
-    assert tuple(re.findall(r"^\| `([\w-]+)` \|", page, re.M)) == tuple(registry.BUILTIN)
+    assert set(re.findall(r"^\| `([\w-]+)` \|", page, re.M)) == set(registry.BUILTIN)
 
 
 def test_the_matrix_of_methods_has_a_row_for_each() -> None:
     from tests.methods.test_matrix import METHODS
 
-    assert tuple(METHODS) == tuple(registry.BUILTIN)
+    assert set(METHODS) == set(registry.BUILTIN)

@@ -9,6 +9,7 @@ from valign.control import EditsControl, Site
 from valign.lm import site_gradients, token_logprobs
 from valign.methods import get_method
 from valign.methods.preference import _logprobs
+from valign.methods.progress import listening
 from valign.methods.readings import read, sides
 from valign.methods.reft import _Subspace
 from valign.values import Profile
@@ -82,6 +83,13 @@ def test_the_likelihood_loss_makes_the_wanted_texts_likelier():
         sum(float(x.sum()) for x in token_logprobs(lm, prompts, texts, c)) for c in (None, control)
     )
     assert after > before
+
+
+def test_who_listens_hears_how_far_the_learning_is():
+    heard = []
+    with listening(lambda *said: heard.append(said)):
+        get_method("bipo", epochs=2).fit(tiny_lm(), CORPUS, TARGET)
+    assert heard == [("bipo: security", 1, 2), ("bipo: security", 2, 2)]
 
 
 def test_the_users_weights_stay_and_hold_no_gradient():

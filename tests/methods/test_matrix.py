@@ -6,8 +6,8 @@ import torch
 from tests.lm.tiny import PROMPTS, tiny_lm
 from tests.methods.toy import SYSTEM, toy_corpus
 from valign.control import EditsControl, load
-from valign.lm import UnsupportedSiteError, generate
-from valign.methods import get_method
+from valign.lm import DoseMeter, UnsupportedSiteError, generate
+from valign.methods import get_method, method_class
 from valign.methods.gate import fit_gate
 from valign.values import Profile
 
@@ -80,6 +80,16 @@ def test_every_method_on_every_family(method, family, tmp_path):
     assert control.method == method
     assert control.target == TARGET
     check(lm, control, tmp_path)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if method_class(m).has_strength])
+def test_every_method_can_be_set_to_a_dose(method):
+    lm = tiny_lm()
+    control = get_method(method, **METHODS[method]).fit(lm, CORPUS, TARGET)
+    meter = DoseMeter(lm, PROMPTS, max_new_tokens=8)
+    weak, strong = (meter.measure(meter.set(control, dose)).p95 for dose in (0.05, 0.2))
+    assert weak == pytest.approx(0.05, rel=0.2)
+    assert strong == pytest.approx(0.2, rel=0.2)
 
 
 @pytest.mark.parametrize(("method", "settings"), VARIANTS)

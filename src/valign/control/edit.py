@@ -88,7 +88,8 @@ class Edit:
         tensors: add: vector (width,). push: weight (k, width), bias (k,), target (k,) in logits,
             direction (k, width), the move that is made per unit of shortfall, already divided so
             that weight . direction = 1 in each row (dual basis, so several constraints at once
-            keep the minimum norm); a method that learns its move may bring another. scale: index (n,), factor (n,).
+            keep the minimum norm); a method that learns its move may bring another.
+            scale: index (n,), factor (n,).
             clamp: index (n,), low (n,), high (n,). project: vector (width,), unit norm.
             gradient: w1 (h, width), b1 (h,), w2 (h,), a scorer w2 . gelu(w1 a + b1).
         scope: `all` positions, or `generation` (the last prompt token and all later ones).

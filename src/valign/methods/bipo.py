@@ -83,8 +83,8 @@ class BiPO(Method):
 
             history = learn(
                 lm, corpus.pairs_of(value), list(units.values()), control,
-                loss="preference", both_ways=True, beta=self.beta, epochs=self.epochs,
-                rate=self.rate, batch_size=self.batch_size, seed=self.seed,
+                what=f"bipo: {value}", loss="preference", both_ways=True, beta=self.beta,
+                epochs=self.epochs, rate=self.rate, batch_size=self.batch_size, seed=self.seed,
             )  # fmt: skip
             vectors = {site: spread[site] * unit for site, unit in units.items()}
             lm.memo[key] = vectors, [round(loss, 4) for loss in history]

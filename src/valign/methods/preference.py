@@ -21,6 +21,7 @@ from valign.control import EditsControl
 from valign.corpora.types import Pair
 from valign.lm import HostModel
 from valign.lm.score import pad_right
+from valign.methods.progress import report
 from valign.methods.readings import sides
 
 Loss = Literal["preference", "lm"]
@@ -32,6 +33,7 @@ def learn(
     parameters: Sequence[torch.Tensor],
     control: Callable[[float], EditsControl],
     *,
+    what: str,
     loss: Loss,
     both_ways: bool,
     beta: float,
@@ -46,6 +48,7 @@ def learn(
         parameters: leaf tensors, float32 on the CPU.
         control: the control made of the parameters as they are, in a direction: 1, or -1 for the
             same control the other way round.
+        what: name of the work, for whoever listens to its progress.
         both_ways: draw the direction at random for every batch and swap what is preferred with it
             (BiPO, arXiv 2406.00045); only for `preference`.
         beta: of `preference`.
@@ -69,7 +72,7 @@ def learn(
     descent = torch.optim.AdamW(list(parameters), lr=rate, weight_decay=0.0)
     cooling = torch.optim.lr_scheduler.CosineAnnealingLR(descent, epochs * batches)
     history = []
-    for _ in range(epochs):
+    for epoch in range(epochs):
         total = 0.0
         for rows in torch.randperm(n, generator=rng).split(batch_size):
             way = 1.0
@@ -91,6 +94,7 @@ def learn(
             cooling.step()
             total += float(found.detach()) * len(rows)
         history.append(total / n)
+        report(what, epoch + 1, epochs)
     for parameter in parameters:
         parameter.requires_grad_(False)
     return history

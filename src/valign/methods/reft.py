@@ -95,8 +95,8 @@ class LoReFT(Method):
             history = learn(
                 lm, pairs if toward else [_turned(pair) for pair in pairs],
                 [parameter for s in start for parameter in (s.rows, s.slope, s.shift)], control,
-                loss=self.loss, both_ways=False, beta=self.beta, epochs=self.epochs,
-                rate=self.rate, batch_size=self.batch_size, seed=self.seed,
+                what=f"reft: {value}", loss=self.loss, both_ways=False, beta=self.beta,
+                epochs=self.epochs, rate=self.rate, batch_size=self.batch_size, seed=self.seed,
             )  # fmt: skip
             lm.memo[key] = list(start), [round(loss, 4) for loss in history]
         return lm.memo[key]
