@@ -39,7 +39,7 @@ class KSteering(Method):
 
     Helps where several values are asked for and their directions are not simply added. Hurts as
     all adversarial directions do: the classifier is satisfied before the text changes, so judge
-    with a scorer of its own kind; costs two small matrix products per layer and token.
+    with one that had no part in it; costs two small matrix products per layer and token.
 
     Ours: one GELU layer where the authors' code has two of ReLU, so that the gradient has a closed
     form while decoding; scores as weights in place of means over two sets of classes; contrast
