@@ -80,15 +80,15 @@ def _carry_out(spec: StudySpec, folder: Path, workers: int, ray: str | None) -> 
         def progress(what: str, done: int, total: int) -> None:
             bar.update(task, description=escape(what), completed=done, total=total)
 
-        with _workers(runner, workers, ray) as pool:
-            failed = run_cells(cells, kept, runner, pool=pool, progress=progress)
         kept.describe(
             title=spec.title,
             grid=spec.grid(),
             command=shlex.join(["valign", *sys.argv[1:]]),
             cells=len(cells),
-            failed=[{**asdict(cell), "why": why} for cell, why in failed.items()],
         )
+        with _workers(runner, workers, ray) as pool:
+            failed = run_cells(cells, kept, runner, pool=pool, progress=progress)
+        kept.describe(failed=[{**asdict(cell), "why": why} for cell, why in failed.items()])
     errors.print("computing intervals and writing the report ...", highlight=False)
     write_out(spec, folder)
     return len(failed)

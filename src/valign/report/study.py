@@ -64,7 +64,8 @@ def _page(
     models = [_model(r, rows.get(r.model.name, ()), many) for r in results]
     return TEMPLATES.get_template("study.html.jinja").render(
         title=study.get("title") or "Study",
-        study=study,
+        failed=study.get("failed", []),
+        command=study.get("command", ""),
         results=results,
         first=results[0] if results else None,
         many=many,

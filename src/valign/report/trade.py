@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,8 +25,9 @@ class Arm:
 
     Attributes:
         tax: see the module; NaN where nothing of it was measured.
-        front: no other arm of the same model is as good in gain, leakage and tax and better in
-            one of them.
+        front: it gains (by its interval), and no other arm of the same model that gains is as
+            good in gain, leakage and tax and better in one of them. Without the first condition
+            whatever does nothing would stand on the front: it costs nothing.
     """
 
     model: str
@@ -65,21 +66,18 @@ def arms(model: str, blocks: Sequence[Block], plain: Block | None) -> list[Arm]:
     ]
     if not found:
         return []
-    points = np.array(
-        [
-            [
-                arm.block.summary.gain.value,
-                -arm.block.summary.leakage.value,  # type: ignore[union-attr]
-                0.0 if math.isnan(arm.tax) else -arm.tax,
-            ]
-            for arm in found
-        ]
-    )
+    gaining = [arm.block.summary.gain.low > 0 for arm in found]
+    points = np.array([_place(arm) if gains else [np.nan] * 3
+                       for arm, gains in zip(found, gaining, strict=True)])  # fmt: skip
     front = non_dominated(points)
-    return [
-        Arm(arm.model, arm.block, arm.tax, bool(best))
-        for arm, best in zip(found, front, strict=True)
-    ]
+    return [replace(arm, front=bool(best)) for arm, best in zip(found, front, strict=True)]
+
+
+def _place(arm: Arm) -> list[float]:
+    """Gain, leakage and tax, larger is better."""
+    s = arm.block.summary
+    assert s.leakage is not None
+    return [s.gain.value, -s.leakage.value, 0.0 if math.isnan(arm.tax) else -arm.tax]
 
 
 def pareto_figure(found: Sequence[Arm], *, percent: bool) -> Figure | None:
