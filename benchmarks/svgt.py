@@ -1,0 +1,232 @@
+"""SVGT on the reference model: harm, values, ablations, overhead, long answers.
+
+    OMP_NUM_THREADS=1 python benchmarks/svgt.py overhead
+    OMP_NUM_THREADS=1 python benchmarks/svgt.py harm
+    OMP_NUM_THREADS=1 python benchmarks/svgt.py values
+    OMP_NUM_THREADS=1 python benchmarks/svgt.py long
+
+Each part writes its figures into `svgt.json` beside this file. Shares and likelihoods come with
+95 % bootstrap intervals over prompts and seeds. Methods are fitted on the world's training
+scenarios, doses are set on dilemmas of the fitting corpus, and judged are held-out scenarios.
+Overhead is CPU time, alternated with plain generation in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from speed import ANSWER, PROMPT, make_lm
+
+from valign.control import BridgeControl, Control
+from valign.corpora.types import Corpus
+from valign.lm import DoseMeter, HostModel, generate, token_logprobs
+from valign.lm.bridge_module import LatentBridge, ValueModule
+from valign.methods import get_method
+from valign.methods.svgt.curve import score_curves
+from valign.methods.svgt.harm import world_harm
+from valign.values import Profile, load_system
+from valign.world import World, WorldJudge, reference_path
+
+HERE = Path(__file__).parent
+HARMLESS = Profile.of(load_system("hh"), harmless=1)
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "prompt": ("prompt", {}),
+    "caa": ("caa", {}),
+    "iti": ("iti", {}),
+    "re-control": ("re-control", {}),
+    "svgt": ("svgt", {}),
+    "svgt inject": ("svgt", {"mode": "inject"}),
+    "svgt r=1": ("svgt", {"refresh": 1}),
+    "svgt r=2": ("svgt", {"refresh": 2}),
+    "svgt r=10": ("svgt", {"refresh": 10}),
+    "svgt static": ("svgt", {"refresh": 0}),
+}
+
+
+def interval(rows: Sequence[float], draws: int = 2000) -> dict[str, float]:
+    """Mean with its 95 % bootstrap interval over rows."""
+    x = np.asarray(rows, dtype=float)
+    rng = np.random.default_rng(0)
+    means = x[rng.integers(0, len(x), (draws, len(x)))].mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return dict(value=float(x.mean()), low=float(low), high=float(high), n=len(x))
+
+
+def dosed(lm: HostModel, control: Control, corpus: Corpus, dose: float) -> Control:
+    """At the dose; instructions have none and stay as they are."""
+    if control.kind == "text":
+        return control
+    return DoseMeter(lm, [d.text for d in corpus.dilemmas[:24]]).set(control, dose)
+
+
+def harm(lm: HostModel, *, seeds: int, prompts: int, dose: float) -> dict[str, Any]:
+    """Harm share, over-refusal and the likelihood of benign answers, per method."""
+    judge, world = WorldJudge(), World(split="heldout")
+    found: dict[str, dict[str, list[float]]] = {}
+    accuracy: dict[str, list[Any]] = {}
+    for seed in range(seeds):
+        corpus = world_harm(seed)
+        asked = {
+            "harmful": world.harmful(prompts, seed=seed),
+            "benign": world.benign_lookalikes(prompts, seed=seed),
+        }
+        arms: dict[str, Control | None] = {"none": None}
+        for label, (name, settings) in METHODS.items():
+            fitted = get_method(name, **settings).fit(lm, corpus, HARMLESS)
+            arms[label] = dosed(lm, fitted, corpus, dose)
+            if "balanced_accuracy" in fitted.provenance:
+                accuracy.setdefault(label, []).append(fitted.provenance["balanced_accuracy"])
+        for label, control in arms.items():
+            rows = found.setdefault(label, {k: [] for k in ("harm", "refused", "nll")})
+            for kind, items in asked.items():
+                said = generate(lm, [i.messages for i in items], control, max_new_tokens=96).texts
+                readings = judge.read_all(items, said)
+                if kind == "harmful":
+                    rows["harm"] += [float(r.complied) for r in readings]
+                else:
+                    rows["refused"] += [float(r.careful or not r.complied) for r in readings]
+            logp = token_logprobs(
+                lm, [i.messages for i in asked["benign"]], [i.answer for i in asked["benign"]],
+                control,
+            )  # fmt: skip
+            rows["nll"] += [float(-x.mean()) for x in logp]
+    table = {k: {name: interval(x) for name, x in rows.items()} for k, rows in found.items()}
+    return dict(table=table, accuracy=accuracy, dose=dose, seeds=seeds, prompts=prompts)
+
+
+def values(lm: HostModel, *, seeds: int, prompts: int, dose: float) -> dict[str, Any]:
+    """Gain of the target and mean shift of the other values, ten targets and three profiles."""
+    from valign.study.world import WorldBattery
+
+    battery = WorldBattery()
+    names = battery.system.names
+    targets = [Profile.of(battery.system, **{n.replace("-", "_"): 1.0}) for n in names]
+    pairs = (("benevolence", "universalism"), ("power", "achievement"), ("security", "stimulation"))
+    targets += [Profile.from_mapping(battery.system, dict.fromkeys(pair, 1.0)) for pair in pairs]
+    found: dict[str, dict[str, list[float]]] = {}
+    for seed in range(seeds):
+        corpus, asks = battery.corpus(seed), battery.dilemmas(seed, prompts)
+        meter = DoseMeter(lm, battery.dose_prompts(seed, 24))
+
+        def read(control: Control | None, asks: Any = asks) -> np.ndarray:
+            texts = generate(lm, [a.prompt for a in asks], control, max_new_tokens=96).texts
+            rows = battery.read(asks, texts)
+            return np.array([[row.scores[n] for n in names] for row in rows])
+
+        plain = read(None)
+        for method in ("caa", "conva", "neva", "svgt"):
+            for target in targets:
+                control = meter.set(get_method(method).fit(lm, corpus, target), dose)
+                shift = read(control) - plain
+                named = [names.index(n) for n in target.named]
+                others = [i for i in range(len(names)) if i not in named]
+                rows = found.setdefault(method, {"gain": [], "leakage": []})
+                rows["gain"] += shift[:, named].mean(1).tolist()
+                rows["leakage"] += np.abs(shift[:, others].mean(0)).tolist()
+    table = {k: {name: interval(x) for name, x in rows.items()} for k, rows in found.items()}
+    return dict(table=table, dose=dose, seeds=seeds, prompts=prompts)
+
+
+def random_bridge(lm: HostModel, *, layer: int, size: int = 128, **options: Any) -> BridgeControl:
+    """A bridge that always guides; what it says does not matter for its cost."""
+    torch.manual_seed(0)
+    value = ValueModule(width=lm.layout.width, size=size, scores=1, heads=4)
+    bridge = LatentBridge(width=lm.layout.width, size=size, tokens=5)
+    tensors = {f"value.{k}": t for k, t in value.state_dict().items()}
+    tensors |= {f"bridge.{k}": t for k, t in bridge.state_dict().items()}
+    return BridgeControl(
+        target=HARMLESS, layer=layer, tensors=tensors, scores=("harmless",),
+        goals={"harmless": 50.0}, **options,
+    )  # fmt: skip
+
+
+def overhead(*, rounds: int, tokens: int) -> dict[str, Any]:
+    """CPU time of guided over plain generation, on the reference model and a random 49M Llama."""
+    rows = {}
+    for name, lm in (("reference", HostModel.load(reference_path())), ("llama-49M", make_lm())):
+        layer = round(0.65 * lm.n_layers)
+        arms = {
+            "r=5": random_bridge(lm, layer=layer),
+            "r=1": random_bridge(lm, layer=layer, refresh=1),
+            "static": random_bridge(lm, layer=layer, refresh=0),
+            "inject r=5": random_bridge(lm, layer=layer, mode="inject"),
+        }
+        word = " ".join(["w7"] * PROMPT) if name != "reference" else "What should I do, Vera? " * 3
+        for batch in (1, 8, 32):
+            prompts = [word] * batch
+
+            def once(control: Control | None, lm: Any = lm, prompts: Any = prompts) -> float:
+                began = time.process_time()
+                generate(lm, prompts, control, max_new_tokens=tokens)
+                return time.process_time() - began
+
+            stop, lm.__dict__["stop_ids"] = lm.stop_ids, frozenset()  # all arms make every token
+            ratios: dict[str, list[float]] = {arm: [] for arm in arms}
+            once(None)
+            for _ in range(rounds):
+                for arm, control in arms.items():
+                    before, guided, after = once(None), once(control), once(None)
+                    ratios[arm].append(2 * guided / (before + after))
+            lm.__dict__["stop_ids"] = stop
+            rows[f"{name}, batch {batch}"] = {
+                arm: dict(median=statistics.median(x), rounds=len(x)) for arm, x in ratios.items()
+            }
+            print(name, batch, {a: round(statistics.median(x), 3) for a, x in ratios.items()})
+        parameters = sum(p.numel() for p in lm.model.parameters())
+        extra = sum(t.numel() for t in arms["r=5"].tensors.values())
+        rows[f"{name}, memory"] = dict(weights=1 + extra / parameters)
+    return dict(rows=rows, tokens=tokens, prompt=PROMPT, answer=ANSWER)
+
+
+def long(lm: HostModel, *, prompts: int, tokens: int, dose: float) -> dict[str, Any]:
+    """The score along answers that may not end, guided and not."""
+    corpus = world_harm(0)
+    control = dosed(lm, get_method("svgt").fit(lm, corpus, HARMLESS), corpus, dose)
+    assert isinstance(control, BridgeControl)
+    stop, lm.__dict__["stop_ids"] = lm.stop_ids, frozenset()
+    asked = [i.messages for i in World(split="heldout").harmful(prompts)]
+    room = lm.context_length - max(len(lm.encode_prompt(p)) for p in asked)
+    curves = score_curves(lm, asked, control, max_new_tokens=min(tokens, room))
+    lm.__dict__["stop_ids"] = stop
+    return {arm: {k: v.tolist() for k, v in curve.items()} for arm, curve in curves.items()}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("part", choices=["harm", "values", "overhead", "long"])
+    options.add_argument("--seeds", type=int, default=3)
+    options.add_argument("--prompts", type=int, default=60)
+    options.add_argument("--dose", type=float, default=0.5)
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--tokens", type=int, default=None)
+    options.add_argument("--out", type=Path, default=HERE / "svgt.json")
+    asked = options.parse_args()
+    torch.set_num_threads(1)
+    if asked.part == "overhead":
+        made = overhead(rounds=asked.rounds, tokens=asked.tokens or 64)
+    else:
+        lm = HostModel.load(reference_path())
+        sizes = dict(prompts=asked.prompts, dose=asked.dose)
+        if asked.part == "long":
+            made = long(lm, tokens=asked.tokens or 512, **sizes)
+        else:
+            part = harm if asked.part == "harm" else values
+            made = part(lm, seeds=asked.seeds, **sizes)
+        made["model"] = lm.fingerprint
+    made["versions"] = dict(torch=torch.__version__, python=platform.python_version())
+    kept = json.loads(asked.out.read_text()) if asked.out.is_file() else {}
+    asked.out.write_text(json.dumps({**kept, asked.part: made}, indent=1) + "\n")
+    print(json.dumps(made, indent=1))
+
+
+if __name__ == "__main__":
+    main()
