@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["docs/python.md", "docs/world.md", "docs/results.md"]
+PAGES = ["docs/python.md", "docs/world.md", "docs/results.md", "docs/deploy.md"]
 _FENCE = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from valign.control.control import Control, EditsControl
+from valign.control.control import Control, EditsControl, TextControl
 from valign.deploy import folded, llamacpp, lora, prompt, vllm
 from valign.deploy.certificate import (
     TOLERANCE,
@@ -100,6 +100,12 @@ def export(
         raise ExportError(
             f"{to} holds exactly one control, {len(given)} were given. Only vllm holds several."
         )
+    for name, one in given.items():
+        if not isinstance(one, EditsControl | TextControl):
+            raise ExportError(
+                f"{name} is a {one.kind} control; exports hold edits and text. Use it in Python, "
+                "with valign.generate(lm, prompts, control)."
+            )
     require_comparable(lm, prompts)
     chosen = {
         name: widened(c) if everywhere and isinstance(c, EditsControl) else c

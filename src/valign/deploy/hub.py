@@ -101,7 +101,7 @@ def from_pretrained(
     name: str | Path,
     *,
     revision: str | None = None,
-    token: str | None = None,
+    token: str | bool | None = None,
     sha256: str | None = None,
     endpoint: str | None = None,
 ) -> Control:
@@ -112,7 +112,7 @@ def from_pretrained(
     Args:
         name: `user/name`, or a folder.
         revision: branch, tag or commit; a commit stays what it is.
-        token: for private repositories.
+        token: for private repositories; None takes the one you are logged in with, False none.
         sha256: the hash you expect of control.safetensors, if you know it.
         endpoint: another Hub than HF_ENDPOINT or huggingface.co.
 
@@ -137,7 +137,7 @@ def from_pretrained(
     return load(path)
 
 
-def _fetch(name: str, revision: str | None, token: str | None, endpoint: str | None) -> Path:
+def _fetch(name: str, revision: str | None, token: str | bool | None, endpoint: str | None) -> Path:
     """Folder of the two files, both from one commit."""
     from huggingface_hub import hf_hub_download
 

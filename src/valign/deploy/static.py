@@ -64,10 +64,9 @@ def require_static(lm: HostModel, control: Control, to: str) -> EditsControl:
         UnsupportedSiteError: a control that does not fit the model.
     """
     if not isinstance(control, EditsControl):
-        works = "prompt or vllm" if control.kind == "text" else "none"
         raise ExportError(
             f"A {control.kind} control cannot be exported to {to}: it is not made of edits. "
-            f"Formats that take it: {works}."
+            "Use --to prompt or vllm."
         )
     check_edits(lm, control)
     if control.gate is not None:
