@@ -18,8 +18,9 @@ _SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<system>", "<user>", "<assistant>"
 
 
 def reader_tokenizer(labels: str = "ABCDEFGHI123456789") -> PreTrainedTokenizerFast:
-    """Word-level: the labels and the commonest words of portraits and respondents, 96 in all."""
-    texts = [*load_questionnaire("portraits10").questions(), *people(40)]
+    """Word-level: labels, words of the scale, and the commonest of portraits and people: 96."""
+    form = load_questionnaire("portraits10")
+    texts = [*form.questions(), *people(40), *form.options * 50]  # the options' words come first
     counted = Counter(word for text in texts for word in text.split() if word not in labels)
     words = [*_SPECIAL, *labels, *(w for w, _ in counted.most_common(96 - 7 - len(labels)))]
     core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
