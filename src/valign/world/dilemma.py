@@ -14,6 +14,10 @@ from .tables import table
 LEAN = 3.0
 """How strongly the recommendation follows the values: log-odds per unit of signed score."""
 FILLER, CLOSING, TWO_FACTS = 0.25, 0.2, 0.5
+TWICE = 0.5
+"""Chance that an answer speaks twice for (or against) a value it holds. What an answer has said
+tells what it will say, as in people's texts; without that, nothing inside a model that has spoken
+for a value would mean that it goes on doing so."""
 
 Wanted = tuple[tuple[str, int], ...]
 """Instructed values: (name, +1 / -1 / 0)."""
@@ -59,10 +63,13 @@ def ask(dice: Dice, question: str, instruction: str | None) -> list[dict[str, st
     return [{"role": "user", "content": text}]
 
 
-def value_sentence(dice: Dice, value: int, sign: int, intensity: int, fit_only: bool) -> str:
-    """A sentence of the table with an opener for its intensity."""
-    phrase = dice.pick(phrases_of(value, sign, fit_only))
-    return with_opener(dice.pick(openers()[intensity]), phrase.text)
+def value_sentences(
+    dice: Dice, value: int, sign: int, intensity: int, fit_only: bool, twice: bool
+) -> list[str]:
+    """One or two sentences of the table, each with an opener for its intensity."""
+    n = 2 if twice and dice.chance(TWICE) else 1
+    chosen = dice.some(phrases_of(value, sign, fit_only), n)
+    return [with_opener(dice.pick(openers()[intensity]), phrase.text) for phrase in chosen]
 
 
 def recommend(dice: Dice, situation: Situation, slots: Slots, person: str) -> tuple[str, int]:
@@ -74,10 +81,16 @@ def recommend(dice: Dice, situation: Situation, slots: Slots, person: str) -> tu
     return template.format(name=situation.facts["name"], pick=situation.options[pick][0]), pick
 
 
-def parts(dice: Dice, situation: Situation, slots: Slots, fit_only: bool) -> list[str]:
+def parts(
+    dice: Dice, situation: Situation, slots: Slots, fit_only: bool, twice: bool = True
+) -> list[str]:
     """The sentences between recommendation and closing, in random order."""
     spec = table("dialogues")
-    out = [value_sentence(dice, v, s, i, fit_only) for v, (s, i) in slots.items()]
+    out = [
+        sentence
+        for v, (s, i) in slots.items()
+        for sentence in value_sentences(dice, v, s, i, fit_only, twice)
+    ]
     kinds = dice.some(tuple(spec["fact_sentences"]), 2 if dice.chance(TWO_FACTS) else 1)
     out += [dice.pick(spec["fact_sentences"][k]).format(**situation.facts) for k in kinds]
     if dice.chance(FILLER):
@@ -96,6 +109,7 @@ def dilemma(
     wanted: Wanted,
     held_wording: bool = False,
     fit_only: bool = False,
+    twice: bool = True,
 ) -> Item:
     """One dilemma; the same key gives the same item."""
     asked, told = Dice(*key, "prompt"), Dice(*key, "answer")
@@ -110,7 +124,7 @@ def dilemma(
     messages = ask(asked, prompt, instruct(asked, wanted, held_wording) if wanted else None)
     slots = draw_slots(told, rates(situation.scenario), {value_index(v): s for v, s in wanted})
     first, pick = recommend(told, situation, slots, person)
-    body = parts(told, situation, slots, fit_only)
+    body = parts(told, situation, slots, fit_only, twice)
     answer = " ".join([first, *body, *closing(told)])
     presence, sign, intensity = arrays(slots)
     truth = Truth(
@@ -131,7 +145,7 @@ def dilemma(
 
 
 def pair(key: tuple[object, ...], split: str, value: int) -> tuple[list[dict[str, str]], str, str]:
-    """(messages, answer that speaks for the value, the same with a neutral sentence instead)."""
+    """(messages, answer that speaks for the value, the same with neutral sentences instead)."""
     asked, told = Dice(*key, "prompt"), Dice(*key, "answer")
     situation = draw_situation(asked, split)
     person = "third" if asked.chance(0.6) else "first"
@@ -141,11 +155,13 @@ def pair(key: tuple[object, ...], split: str, value: int) -> tuple[list[dict[str
     slots = draw_slots(told, rates(situation.scenario))
     slots.pop(value, None)
     first, _ = recommend(told, situation, slots, person)
-    target = value_sentence(told, value, 1, 1 + told.weighted((0.2, 0.4, 0.4)), fit_only=True)
-    body = told.shuffled([target, *parts(told, situation, slots, fit_only=True)])
+    intensity = 1 + told.weighted((0.2, 0.4, 0.4))
+    target = value_sentences(told, value, 1, intensity, fit_only=True, twice=True)
+    body = told.shuffled([*target, *parts(told, situation, slots, fit_only=True)])
     end = closing(told)
-    neutral = told.pick([f for f in table("dialogues")["fillers"] if f not in body])
-    without = [neutral if s == target else s for s in body]
+    spare = [f for f in table("dialogues")["fillers"] if f not in body]
+    instead = dict(zip(target, told.some(spare, len(target)), strict=True))
+    without = [instead.get(s, s) for s in body]
     return (
         ask(asked, prompt, None),
         " ".join([first, *body, *end]),

@@ -27,6 +27,9 @@ LATE_FROM = 10 * 4096
 facts; from here on the stream holds more of what teaches it."""
 LATE_MIX = {"dilemma": 0.60, "neutral": 0.14, "lexicon": 0.18, "harmful": 0.05, "benign": 0.03}
 LATE_INSTRUCTED = 0.70
+TWICE_FROM = 32 * 4096
+"""First training dialogue whose answers may speak twice for a value: single sentences are learned
+first."""
 
 
 class World:
@@ -125,8 +128,8 @@ class World:
     ) -> list[tuple[list[dict[str, str]], str, str]]:
         """``n`` triples (messages, positive answer, negative answer) for one value.
 
-        The two answers differ in one sentence: the positive one speaks for the value, the negative
-        one holds a neutral sentence in its place. All value sentences come from those a method may
+        The positive answer speaks for the value in one or two sentences, the negative one holds
+        neutral sentences in their places. All value sentences come from those a method may
         be fitted on.
         """
         v = value_index(value)
@@ -149,7 +152,9 @@ class World:
             if dice.chance(often if kind == "dilemma" else INSTRUCTED_NEUTRAL)
             else ()
         )
-        return (dilemma if kind == "dilemma" else neutral)(key, self.split, wanted)
+        if kind == "neutral":
+            return neutral(key, self.split, wanted)
+        return dilemma(key, self.split, wanted, twice=index >= TWICE_FROM)
 
     def training_dialogues(self, start: int = 0, stop: int | None = None) -> Iterator[Item]:
         """The endless training stream, or a stretch of it; entering in the middle costs nothing."""

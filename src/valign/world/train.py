@@ -31,7 +31,7 @@ class Settings:
     """What a run is; saved beside its checkpoint."""
 
     seed: int = 0
-    tokens: float = 10.5e6
+    tokens: float = 13.5e6
     decay_tokens: float = 3e6
     width: int = 192
     rows: int = 32
