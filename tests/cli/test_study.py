@@ -1,11 +1,14 @@
 """`valign study`, `compare` and `report` on a tiny model, as a person types them."""
 
 import json
+import signal
+import time
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from tests.cli.conftest import typed
 from valign.control import load
 from valign.study.results import Results
 
@@ -84,6 +87,25 @@ def test_the_same_command_makes_nothing_again(command, study, file, monkeypatch)
     assert said.code == 0 and json.loads(said.out)["cells"] == CELLS
     assert stamps == {path: path.stat().st_mtime_ns for path in (study / "cells").iterdir()}
     assert (study / "rows.parquet").read_bytes() == table
+
+
+def test_killed_and_gone_on_with_by_two_workers_it_ends_as_if_undisturbed(
+    command, study, file, tmp_path
+):
+    folder = tmp_path / "out"
+    with typed(["study", str(file), "--out", str(folder)]) as process:
+        deadline = time.monotonic() + 300
+        while len(list((folder / "cells").glob("*.parquet"))) < 3 and process.poll() is None:
+            assert time.monotonic() < deadline, "no cell was finished"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+    kept = {path: path.stat().st_mtime_ns for path in (folder / "cells").glob("*.parquet")}
+    assert 3 <= len(kept)
+    said = command("study", file, "--out", folder, "--workers", 2)
+    assert said.code == 0, said
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
+    assert (folder / "rows.parquet").read_bytes() == (study / "rows.parquet").read_bytes()
 
 
 def test_check_only_counts(command, file, tmp_path):

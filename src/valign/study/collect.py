@@ -262,9 +262,14 @@ class Collector:
 class Finished(Protocol):
     """What numbers are computed from: a bench after `run`, or one model of a study."""
 
-    plan: Plan
-    battery: Battery
-    folder: Kept
+    @property
+    def plan(self) -> Plan: ...
+
+    @property
+    def battery(self) -> Battery: ...
+
+    @property
+    def folder(self) -> Kept: ...
 
     @property
     def model(self) -> ModelInfo: ...
@@ -275,7 +280,8 @@ class Finished(Protocol):
 class Kept(Protocol):
     """Where rows and controls lie."""
 
-    path: Path
+    @property
+    def path(self) -> Path: ...
 
     def rows(self) -> list[Row]: ...
 

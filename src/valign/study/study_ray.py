@@ -23,8 +23,8 @@ class RayWorkers:
     Args:
         runner: makes cells; pickled once per actor.
         address: of the cluster as `ray.init` takes it: `auto`, `local`, `ray://host:port`.
-        size: how many actors; None is one per CPU of the cluster (one per GPU where it has any).
-        options: of the actors as Ray takes them, e.g. `{"num_gpus": 1}`.
+        size: how many actors; None, and at most, one per GPU of the cluster, or one per CPU where
+            it has no GPU.
 
     Raises:
         RayError: Ray is not installed, or the cluster cannot be reached.
@@ -36,7 +36,6 @@ class RayWorkers:
         *,
         address: str,
         size: int | None = None,
-        options: dict[str, Any] | None = None,
     ):
         try:
             import ray
@@ -52,12 +51,12 @@ class RayWorkers:
             raise RayError(f"No Ray cluster at {address}: {error}") from None
         held = ray.cluster_resources()
         gpus, cpus = int(held.get("GPU", 0)), int(held.get("CPU", 1))
-        self.size = size or gpus or cpus
-        options = options or ({"num_gpus": 1} if gpus else {"num_cpus": 1})
+        self.size = min(size or gpus or cpus, gpus or cpus)  # more would wait for ever
+        options = {"num_gpus": 1} if gpus else {"num_cpus": 1}
         # The runner is sent along by value, wherever it was defined.
-        self._actor = ray.remote(_Actor).options(max_restarts=0, **options)
+        self._actor: Any = ray.remote(_Actor).options(max_restarts=0, **options)
         self._runner = ray.put(runner)
-        self._actors = [self._actor.remote(self._runner) for _ in range(self.size)]
+        self._actors: list[Any] = [self._actor.remote(self._runner) for _ in range(self.size)]
         self._busy: dict[Any, int] = {}
 
     def give(self, worker: int, cell: Cell) -> None:

@@ -291,8 +291,9 @@ def _fault(error: Any, given: dict[str, Any]) -> str:
         place += f", row {where[1] + 1}"
     rest = [str(part) for part in where[2:]]
     if error["type"] == "extra_forbidden":
-        model = {"models": ModelEntry, "methods": MethodEntry}.get(str(where[0]), StudySpec)
-        known = list((model if len(where) > 1 else StudySpec).model_fields)
+        entries: dict[str, type[_Part]] = {"models": ModelEntry, "methods": MethodEntry}
+        part = entries.get(str(where[0]), StudySpec) if len(where) > 1 else StudySpec
+        known = list(part.model_fields)
         key = str(where[-1])
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
