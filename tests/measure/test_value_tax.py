@@ -95,6 +95,8 @@ def test_drift_is_found_where_it_is():
     assert found.shift.value == pytest.approx([0.6, -0.2, -0.2, -0.2], abs=0.05)
     assert found.moved.all() and found.shift.value.sum() == pytest.approx(0, abs=1e-9)
     assert found.tax.gain.value == pytest.approx(0.8, abs=0.05)  # of raw scores
+    rises = (found.raw_band.low > 0) | (found.raw_band.high < 0)
+    assert rises.tolist() == [True, False, False, False]
     assert np.abs(found.tax.gnd.value[1:]).max() < 0.1
     width = found.band.high - found.band.low
     assert (width > found.shift.high - found.shift.low).all()

@@ -75,9 +75,10 @@ def drift(
     payload = {
         "before": head(old), "after": head(new), "anchored": anchored, "kind": "self-report",
         "values": {
-            v: {"before": as_json(found.before.at(j)), "after": as_json(found.after.at(j)),
-                "shift": as_json(found.shift.at(j)), "band": as_json(found.band.at(j)),
-                "moved": bool(found.moved[j])} for j, v in enumerate(form.values)
+            v: {name: as_json(getattr(found, name).at(j))
+                for name in ("before", "after", "shift", "band", "raw_band")}
+            | {"moved": bool(found.moved[j])}
+            for j, v in enumerate(form.values)
         },
         "size": as_json(found.size), "co_movement": as_json(found.co_movement),
         "target": target, "tax": as_json(found.tax), "answers": as_json(rates),
@@ -87,13 +88,13 @@ def drift(
     out.print(f"{before} -> {after}: {form.title}, {len(people)} respondents, self-report",
               style="bold", markup=False, highlight=False, soft_wrap=True)  # fmt: skip
     table = Table("value")
-    for title in ("before", "after", "shift [95 %, all values at once]", "moved"):
+    for title in ("before", "after", "shift [95 %, all at once]", "moved", "raw shift"):
         table.add_column(title, justify="right", no_wrap=True)
     for j in (-abs(found.shift.value)).argsort():
         k = int(j)
         table.add_row(form.values[k], f"{found.before.value[k]:+.2f}",
                       f"{found.after.value[k]:+.2f}", signed(found.band.at(k)),
-                      "yes" if found.moved[k] else "")  # fmt: skip
+                      "yes" if found.moved[k] else "", signed(found.raw_band.at(k)))  # fmt: skip
     out.print(table)
     lines = [f"size of the drift (root mean square): {plain(found.size)}"]
     if found.co_movement is not None:

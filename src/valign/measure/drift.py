@@ -10,7 +10,8 @@ everything is paired by respondent. Per value the shift has two intervals:
 A value has `moved` where the band leaves out zero: with ten values and no drift at all, some value
 is said to have moved in about 5 % of audits, not 40 %. (The rule is ours; the max-t band is
 standard.) Shifts are of centred scores, so they sum to about zero: a profile turns, it does not
-rise. Co-movement is taken from raw scores (see `tax`).
+rise, and one value that gains makes all others lose. Raw shifts stand beside them; co-movement and
+tax are taken from raw scores (see `tax`).
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Drift:
     Attributes:
         before, after, shift: centred scores per value, shape (n_values,).
         band: shifts with intervals that hold for all values at once.
+        raw_band: the same for raw scores, which rise and fall with the use of the scale, but one by
+            one: where a single value rises, only its raw score does.
         moved: whether the band leaves out zero, (n_values,) bool.
         size: root mean square of the shifts; above zero by chance alone, so read `moved` first.
         co_movement: of raw scores; None below four respondents.
@@ -45,6 +48,7 @@ class Drift:
     after: Estimates
     shift: Estimates
     band: Estimates
+    raw_band: Estimates
     moved: np.ndarray
     size: Estimate
     co_movement: CoMovement | None
@@ -93,11 +97,13 @@ def drift(
     raw = [value_scores(x, key, middle=middle, scored="raw")[complete] for x in (a, b)]
     moved_raw = raw[1] - raw[0]
     kept = Resampling(resampling.counts[:, complete], np.arange(int(complete.sum())))
+    raw_shift = kept.estimates(lambda w: weighted_mean(w, moved_raw), level=level)
     return Drift(
         before=resampling.estimates(lambda w: weighted_mean(w, old), level=level),
         after=resampling.estimates(lambda w: weighted_mean(w, new), level=level),
         shift=shift,
         band=band,
+        raw_band=simultaneous(raw_shift, kept.replicates(lambda w: weighted_mean(w, moved_raw))),
         moved=(band.low > 0) | (band.high < 0),
         size=outward(
             resampling.estimate(
