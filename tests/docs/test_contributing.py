@@ -79,6 +79,8 @@ def test_the_page_of_methods_has_a_row_for_each() -> None:
 
 
 def test_the_matrix_of_methods_has_a_row_for_each() -> None:
+    """Methods that are a folder of their own bring a matrix of their own."""
     from tests.methods.test_matrix import METHODS
 
-    assert set(METHODS) == set(registry.BUILTIN)
+    own = {path.name for path in (ROOT / "tests/methods").iterdir() if path.is_dir()}
+    assert set(registry.BUILTIN) <= set(METHODS) | own
