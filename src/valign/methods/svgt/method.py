@@ -72,11 +72,11 @@ class SVGT(Method):
     many of the target's."""
     epochs: int = Field(default=12, ge=1)
     """Passes over the data in stages 1 and 2 (the paper: 5, of far more texts)."""
-    bridge_epochs: int = Field(default=8, ge=1)
+    bridge_epochs: int = Field(default=16, ge=1)
     """Passes over the wanted answers in stage 3 (the paper: 5, of far more texts)."""
     rate: float = Field(default=1e-3, gt=0)
     """Learning rate of stages 1 and 2 (the paper: 1e-4 and 5e-4, on far more texts)."""
-    bridge_rate: float = Field(default=1e-2, gt=0)
+    bridge_rate: float = Field(default=5e-2, gt=0)
     """Learning rate of stage 3 (the paper: 5e-4, on far more texts)."""
     batch_size: int = Field(default=8, ge=1)
     """Texts a step in stage 3; four times as many in stages 1 and 2, which run no host."""
@@ -92,7 +92,7 @@ class SVGT(Method):
     """Choose l*, d_v and K on validation texts first: a few short trainings (ours)."""
     seed: int = 0
     """Of initial weights and of the order of texts."""
-    checkpoint: str | None = Field(default=None, exclude=True)
+    checkpoint: Path | None = Field(default=None, exclude=True)
     """Folder for checkpoints; the same fit goes on from them after a stop. Changes no result."""
 
     @field_validator("heads")
@@ -226,4 +226,4 @@ class SVGT(Method):
 
     @property
     def _folder(self) -> Path | None:
-        return None if self.checkpoint is None else Path(self.checkpoint).expanduser()
+        return None if self.checkpoint is None else self.checkpoint.expanduser()

@@ -30,7 +30,11 @@ class Losses:
 
 
 def bridge_loss(
-    lm: HostModel, guide: Guide, rows: Sequence[tuple[list[int], int]], losses: Losses
+    lm: HostModel,
+    guide: Guide,
+    rows: Sequence[tuple[list[int], int]],
+    losses: Losses,
+    aimed: Sequence[bool] | None = None,
 ) -> torch.Tensor:
     """ce CE(answer) + target L_target + norm L_norm, teacher-forced under the guide.
 
@@ -43,6 +47,7 @@ def bridge_loss(
 
     Args:
         rows: (token ids, prompt tokens).
+        aimed: rows that L_target is for; None for all.
     """
     ids, mask = pad_right([tokens for tokens, _ in rows], lm)
     heads = [head for _, head in rows]
@@ -62,10 +67,12 @@ def bridge_loss(
         logits[:, :-1].float().transpose(1, 2), ids[:, skipped + 1 :], reduction="none"
     )
     loss = losses.ce * ((nll * inside).sum(1) / inside.sum(1).clamp_min(1)).mean()
-    if losses.target and session.above is not None:
+    chosen = torch.tensor([True] * len(rows) if aimed is None else list(aimed))
+    if losses.target and session.above is not None and chosen.any():
         scores = logits_along(
-            guide.value, session.above, mask.sum(1), torch.tensor(heads), conditional=True
-        )[0][:, -1]
+            guide.value, session.above[chosen.to(ids.device)], mask.sum(1).cpu()[chosen],
+            torch.tensor(heads)[chosen], conditional=True,
+        )[0][:, -1]  # fmt: skip
         named = guide.side != 0
         missing = (guide.side * (guide.goal - scores))[:, named]
         loss = loss + losses.target * (F.softplus(missing) + 2 * missing.relu()).mean()
@@ -101,19 +108,10 @@ def train_bridge(
     held = [i for i in sorted(named) if i % 8 == 7] or [0]
     used = [i for i in range(len(rows)) if i not in held or len(named) < 8]
     lengths = [len(rows[i][0]) for i in used]
-    calm = Losses(losses.ce, 0.0, losses.norm, losses.slack)
 
     def loss(numbers: Sequence[int]) -> torch.Tensor:
         own = [used[i] for i in numbers]
-        parts = [
-            (bridge_loss(lm, guide, [rows[i] for i in some], weights), len(some))
-            for some, weights in (
-                ([i for i in own if i in named], losses),
-                ([i for i in own if i not in named], calm),
-            )
-            if some
-        ]
-        return torch.stack([part * n for part, n in parts]).sum() / len(own)
+        return bridge_loss(lm, guide, [rows[i] for i in own], losses, [i in named for i in own])
 
     def error() -> float:
         with torch.no_grad():
