@@ -89,9 +89,7 @@ def test_the_same_command_makes_nothing_again(command, study, file, monkeypatch)
     assert (study / "rows.parquet").read_bytes() == table
 
 
-def test_killed_and_gone_on_with_by_two_workers_it_ends_as_if_undisturbed(
-    command, study, file, tmp_path
-):
+def test_killed_and_gone_on_with_it_ends_as_if_undisturbed(command, study, file, tmp_path):
     folder = tmp_path / "out"
     with typed(["study", str(file), "--out", str(folder)]) as process:
         deadline = time.monotonic() + 300
@@ -101,8 +99,8 @@ def test_killed_and_gone_on_with_by_two_workers_it_ends_as_if_undisturbed(
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
     kept = {path: path.stat().st_mtime_ns for path in (folder / "cells").glob("*.parquet")}
-    assert 3 <= len(kept)
-    said = command("study", file, "--out", folder, "--workers", 2)
+    assert len(kept) >= 3
+    said = command("study", file, "--out", folder)
     assert said.code == 0, said
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
     assert (folder / "rows.parquet").read_bytes() == (study / "rows.parquet").read_bytes()

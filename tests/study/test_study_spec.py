@@ -90,3 +90,12 @@ def test_what_is_no_study_is_refused(tmp_path):
         StudySpec.read(tmp_path / "none.yaml")
     with pytest.raises(StudyFileError, match="values is missing"):
         StudySpec.check({"models": ["reference"], "methods": ["caa"]})
+
+
+def test_a_runner_can_be_sent_to_workers():
+    import pickle
+
+    from valign.study.study_runner import CellRunner
+
+    runner = CellRunner(StudySpec.check(GOOD), threads=2)
+    assert pickle.loads(pickle.dumps(runner)).spec == runner.spec
