@@ -94,12 +94,25 @@ def written(found: dict[str, Any], json: bool, file: Path | None) -> bool:
 
 
 def say_rates(rates: Rates, head: str = "") -> None:
-    said = [f"refused {plain(rates.refused)}", f"invalid {plain(rates.invalid)}"]
-    if rates.label_mass is not None:
-        said.append(f"probability on the labels {plain(rates.label_mass)}")
-    said.append(f"mirrored options: same answer {plain(rates.same_option)}, "
-                f"same place {plain(rates.same_place)}")  # fmt: skip
-    for line in said:
+    """How the questions were answered, with a warning where that leaves little to read."""
+    lines = [
+        f"{name} {plain(share)}"
+        for name, share in (
+            ("refused", rates.refused),
+            ("invalid", rates.invalid),
+            ("probability on the labels", rates.label_mass),
+        )
+        if share is not None
+    ]
+    lines.append(
+        f"mirrored options: same answer {plain(rates.same_option)}, "
+        f"same place {plain(rates.same_place)}"
+    )
+    if rates.same_place.value > rates.same_option.value:
+        lines.append("warning: answers follow the place of an option more than what it says")
+    if rates.label_mass is not None and rates.label_mass.value < 0.5:
+        lines.append("warning: it would rather say something else; try --scoring generated")
+    for line in lines:
         out.print(head + line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -131,9 +131,9 @@ def structure(
         ),
         order_index=Tested(
             interval(order, size=chunk, bottom=-1, top=1),
-            p_value(order(c), shuffled(order, chunk)),
+            p_value(float(order(c)), shuffled(order, chunk)),
         ),
-        fit=Tested(interval(fit, top=1), p_value(fit(c), shuffled(fit, 500))),
+        fit=Tested(interval(fit, top=1), p_value(float(fit(c)), shuffled(fit, 500))),
         phase=interval(lambda s: sinusoid(s, angles)[1], top=180),
         congruence=_map_tested(x, c, angles, resampling, shuffles[:map_permutations], level),
         map=ordinal_map(c, angles),
@@ -233,10 +233,11 @@ def _circumplex_tested(
         np.stack([np.corrcoef(rng.permuted(x, axis=0), rowvar=False) for _ in range(permutations)])
     )
     point = circumplex(c)
-    return {
-        name: Tested(
-            interval(lambda s, name=name: getattr(circumplex(s), name)),
+
+    def criterion(name: str) -> Tested:
+        return Tested(
+            interval(lambda similarity: getattr(circumplex(similarity), name)),
             p_value(-float(getattr(point, name)), -getattr(chance, name)),
         )
-        for name in _CRITERIA
-    }
+
+    return {name: criterion(name) for name in _CRITERIA}

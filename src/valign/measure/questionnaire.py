@@ -58,15 +58,16 @@ class Rates:
     """How questions were answered.
 
     Attributes:
-        refused, invalid: shares of all questions.
+        refused, invalid: shares of all questions; None where options were weighed by probability,
+            which always gives an answer.
         label_mass: probability that the answer begins with one of the offered labels; None where
             answers were generated. Far below 1, the model would rather say something else.
         same_option, same_place: shares of mirrored pairs that chose the same answer, or the same
             place with the opposite answer; the rest did neither.
     """
 
-    refused: Estimate
-    invalid: Estimate
+    refused: Estimate | None
+    invalid: Estimate | None
     label_mass: Estimate | None
     same_option: Estimate
     same_place: Estimate
@@ -201,8 +202,8 @@ def reply_rates(
         return mean(_nanmean(rows.reshape(len(rows), -1), axis=1), resampling, level=level).at()
 
     return Rates(
-        refused=share(status == "refused"),
-        invalid=share(status == "invalid"),
+        refused=share(status == "refused") if label_mass is None else None,
+        invalid=share(status == "invalid") if label_mass is None else None,
         label_mass=None if label_mass is None else share(label_mass),
         same_option=share(chose, telling),
         same_place=share(stayed, telling),

@@ -7,7 +7,7 @@ from collections import Counter
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -131,9 +131,13 @@ def _own(text: str, where: str) -> Questionnaire:
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
         raise QuestionnaireError(f"{where} is not a questionnaire:\n" + "\n".join(lines)) from None
+    signed: tuple[tuple[Literal[-1, 1], dict[str, tuple[str, ...]]], ...] = (
+        (1, own.items),
+        (-1, own.reversed_items),
+    )
     found = [
         Item(f"{value}-{number}{'' if sign == 1 else '-reversed'}", item, value, sign)
-        for sign, given in ((1, own.items), (-1, own.reversed_items))
+        for sign, given in signed
         for value, texts in given.items()
         for number, item in enumerate(texts, start=1)
     ]  # fmt: skip
