@@ -8,6 +8,9 @@ from typing import Any
 
 from valign.values import Profile, ValignError
 
+BASELINES = ("none", "random", "prompt")
+"""Methods every table holds, named or not."""
+
 
 class PlanError(ValignError, ValueError):
     """A plan that cannot be run."""

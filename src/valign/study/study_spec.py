@@ -25,11 +25,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
 from valign.study.cells import Cell
-from valign.study.plan import MethodChoice, Plan, PlanError
+from valign.study.plan import BASELINES, MethodChoice, Plan, PlanError
 from valign.values import Profile, ValignError, ValueSystem, load_system
-
-BASELINES = ("none", "random", "prompt")
-"""Methods every table holds, named or not."""
 
 
 class StudyFileError(ValignError, ValueError):
