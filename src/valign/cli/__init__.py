@@ -1,5 +1,5 @@
-"""The command line: `valign demo`, `run`, `study`, `compare`, `generate`, `export`, `score`,
-`profile`, `report` and the lists.
+"""The command line: `valign demo`, `run`, `study`, `compare`, `fit`, `generate`, `export`,
+`score`, `profile`, `report` and the lists.
 
 Commands live one to a file; heavy imports happen inside them, so that help is instant.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
@@ -63,9 +64,10 @@ def write(lm: HostModel, control: Control, folder: Path) -> None:
 
 def run(lm: HostModel, folder: Path) -> Runner:
     """The checkpoint, read back as anybody would read it."""
-    model, report = AutoModelForCausalLM.from_pretrained(
+    read: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, output_loading_info=True
     )
+    model, report = read
     if report["missing_keys"] or report["unexpected_keys"]:
         odd = sorted({*report["missing_keys"], *report["unexpected_keys"]})
         raise ExportError(f"The folded checkpoint and its model class differ in {odd[0]}.")

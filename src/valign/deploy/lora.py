@@ -67,7 +67,7 @@ def write(lm: HostModel, control: Control, folder: Path) -> None:
         task_type="CAUSAL_LM",
         base_model_name_or_path=lm.name,
         inference_mode=True,
-    ).save_pretrained(folder)
+    ).save_pretrained(str(folder))
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 

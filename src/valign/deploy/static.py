@@ -186,11 +186,11 @@ def changes(lm: HostModel, control: EditsControl, to: str) -> dict[nn.Module, Ch
         else:
             module = _writer(lm, site, edits, to)
             weight = linear_weight(module, f"What writes {site}")
-            constant = sum(affine(edit, weight.shape[0], to)[2] for edit in edits)
-            empty = weight.new_zeros(0, dtype=torch.float64, device="cpu")
-            change = Change(
-                empty.reshape(weight.shape[0], 0), empty.reshape(0, weight.shape[1]), constant
-            )
+            outputs, inputs = weight.shape
+            left = torch.zeros(outputs, 0, dtype=torch.float64)
+            right = torch.zeros(0, inputs, dtype=torch.float64)
+            constants = [affine(edit, outputs, to)[2] for edit in edits]
+            change = Change(left, right, torch.stack(constants).sum(0))
         before = found.get(module)
         if before is not None:  # neurons and residual of one block share the down projection
             change = Change(
