@@ -271,7 +271,8 @@ def counted(
     """
     rows = np.asarray(rows, dtype=float)
     point = weighted_mean(np.ones((1, len(rows))), rows)[0]
-    spread = np.nanvar(weighted_mean(resampling.counts, rows), axis=0)
+    boot = weighted_mean(resampling.counts, rows)
+    spread = np.var(np.where(np.isnan(boot), point, boot), axis=0)
     n = _units(rows, resampling)
     extra = 2 / (top - bottom)
     total = n + 2 * extra
