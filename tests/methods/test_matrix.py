@@ -30,6 +30,7 @@ METHODS = {
     "re-control": dict(hidden=8, epochs=4, rate=0.03),
     "bipo": dict(epochs=1),
     "reft": dict(epochs=1),
+    "svgt": dict(size=16, epochs=1, bridge_epochs=1),
 }
 VARIANTS = [
     ("caa", dict(layers="best", positions="last")),

@@ -342,7 +342,8 @@ class BridgeSession:
             return self._refresh(a, guide)
         if guide.mode == "inject":
             return a + self._shift
-        self._splice = Splice(0, guide.tokens, self._sees, embeddings=self._embeddings)
+        total = self._held + 1
+        self._splice = Splice(0, guide.tokens, total, self._sees, embeddings=self._embeddings)
         return None
 
     def _read_prompt(self, a: torch.Tensor, guide: Guide) -> torch.Tensor:
@@ -394,14 +395,17 @@ class BridgeSession:
         lags = torch.arange(guide.tokens - 1, -1, -1, device=a.device).repeat(count)
         front = (valid * (a.shape[1] - columns)).argmax(dim=1)
         self._prompt = prompt
+        self._now = torch.zeros(len(a), 1, dtype=torch.long, device=a.device)
         self._among = among[: guide.tokens, : guide.tokens].expand(len(a), -1, -1)
         self._set_sees(log_open[:, -1:], guide)
         self._splice = Splice(
             columns=count * guide.tokens,
             slots=count * guide.tokens,
+            total=a.shape[1],
             sees=sees,
             among=among.expand(len(a), -1, -1),
             prompt=prompt,
+            moments=moments,
             where=torch.maximum(start[:, None] - lags, front[:, None]),
             embeddings=self._embeddings,
         )
@@ -429,9 +433,11 @@ class BridgeSession:
         self._splice = Splice(
             columns=guide.tokens,
             slots=guide.tokens,
+            total=self._held + 1,
             sees=self._sees,
             among=self._among,
             prompt=self._prompt,
+            moments=self._now,
             embeddings=self._embeddings,
         )
         return torch.cat([tokens[:, 0].to(a.dtype), a], dim=1)
@@ -511,8 +517,7 @@ class _Widen:
         a = args[0] if args else kwargs["hidden_states"]
         given = {**dict(zip(self.names, args, strict=False)), **kwargs}
         host = given.get("attention_mask")
-        keys = self.session._held + a.shape[1] - splice.columns
-        mask = splice.mask(host, a, keys)
+        mask = splice.mask(host, a)
         changed: dict[str, Any] = {} if mask is host else {"attention_mask": mask}
         if splice.columns:
             for name in ("position_embeddings", "position_ids"):

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from transformers import Cache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from valign.lm.errors import UnsupportedSiteError
 
@@ -34,10 +34,13 @@ class Splice:
     Attributes:
         columns: bridge columns in front of this pass' own tokens; 0 in plain decoding steps.
         slots: bridge columns that attention meets, in this pass or in the cache.
+        total: tokens of each row so far, those of this pass included.
         sees: (batch, tokens, slots) additive, how the tokens of the pass see the bridge; None
             when every row sees it as it sees a token.
         among: (batch, columns, columns) additive, how the bridge sees itself; None without columns.
         prompt: (batch, prompt columns) additive, how the bridge sees the prompt.
+        moments: (batch, versions) columns of the pass at which each version was made; a block with
+            a sliding window shows a version what it shows the token there.
         where: (batch, columns) columns of the pass whose positions the bridge takes, in the pass
             that reads the prompt; None later, when `embeddings` holds them.
         embeddings: per kind of position argument of a block what the bridge was given.
@@ -45,31 +48,33 @@ class Splice:
 
     columns: int
     slots: int
+    total: int
     sees: torch.Tensor | None
     among: torch.Tensor | None = None
     prompt: torch.Tensor | None = None
+    moments: torch.Tensor | None = None
     where: torch.Tensor | None = None
     embeddings: dict[tuple[str, int], Any] = field(default_factory=dict)
     _masks: dict[int, tuple[Any, torch.Tensor | None]] = field(default_factory=dict)
     _placed: dict[tuple[str, int], tuple[Any, Any]] = field(default_factory=dict)
 
-    def mask(self, host: torch.Tensor | None, a: torch.Tensor, keys: int) -> torch.Tensor | None:
+    def mask(self, host: torch.Tensor | None, a: torch.Tensor) -> torch.Tensor | None:
         """The mask of a block, from the one the model made for its tokens alone.
 
         Args:
             host: (batch or 1, 1, tokens, keys) bool or additive, or None for plain causal.
             a: hidden states of the pass, bridge columns included.
-            keys: tokens that attention meets, without the bridge.
         """
         made = self._masks.get(id(host))
         if made is None:  # the pair keeps `host` alive, so that its id stays its own
-            made = self._masks[id(host)] = (host, self._mask(host, a, keys))
+            made = self._masks[id(host)] = (host, self._mask(host, a))
         return made[1]
 
-    def _mask(self, host: torch.Tensor | None, a: torch.Tensor, keys: int) -> torch.Tensor | None:
+    def _mask(self, host: torch.Tensor | None, a: torch.Tensor) -> torch.Tensor | None:
         if not self.columns and self.sees is None and host is None:
             return None
         batch, tokens = a.shape[0], a.shape[1] - self.columns
+        keys = self.total if host is None else host.shape[-1]
         own = _additive(host, tokens, keys, a)
         sees = self.sees
         if sees is None:
@@ -79,10 +84,14 @@ class Splice:
         if not self.columns:
             return rows
         blind = torch.finfo(a.dtype).min
-        prompt = F.pad(self.prompt.to(a.dtype), (0, keys - self.prompt.shape[1]), value=blind)
-        above = torch.cat(
-            [self.among.to(a.dtype), prompt[:, None].expand(batch, self.columns, keys)], dim=-1
-        )
+        past = self.total - self.prompt.shape[1]
+        prompt = F.pad(self.prompt.to(a.dtype), (0, past), value=blind)[
+            :, None, self.total - keys :
+        ]
+        numbers = torch.arange(batch, device=a.device)[:, None]
+        shown = own[:, 0].expand(batch, tokens, keys)[numbers, self.moments.to(a.device)]
+        shown = torch.minimum(prompt, shown).repeat_interleave(self.slots // shown.shape[1], dim=1)
+        above = torch.cat([self.among.to(a.dtype), shown], dim=-1)
         return torch.cat([above[:, None], rows], dim=-2)
 
     def place(self, name: str, block: int, given: Any, batch: int) -> Any:
@@ -158,6 +167,33 @@ class BridgedLayer(DynamicLayer):
             self._reordered(beam_idx)
 
 
+class BridgedSlidingLayer(DynamicSlidingWindowLayer):
+    """A cache layer that forgets old tokens but never the bridge, which it keeps apart."""
+
+    def __init__(
+        self, window: int, incoming: Callable[[], int], reordered: Callable[[Any], None] | None
+    ):
+        super().__init__(sliding_window=window)
+        self._incoming, self._reordered = incoming, reordered
+        self._bridge: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kw: Any):
+        if columns := self._incoming():
+            self._bridge = key_states[..., :columns, :], value_states[..., :columns, :]
+            key_states, value_states = key_states[..., columns:, :], value_states[..., columns:, :]
+        found = super().update(key_states, value_states, *args, **kw)
+        if self._bridge is None:
+            return found
+        return tuple(torch.cat(pair, dim=-2) for pair in zip(self._bridge, found, strict=True))
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        super().reorder_cache(beam_idx)
+        if self._bridge is not None:
+            self._bridge = tuple(part[beam_idx] for part in self._bridge)  # type: ignore[assignment]
+        if self._reordered is not None:
+            self._reordered(beam_idx)
+
+
 def bridge_cache(
     cache: Cache,
     layer: int,
@@ -168,7 +204,7 @@ def bridge_cache(
     """Give an empty cache room for the bridge in the blocks above `layer`.
 
     Raises:
-        UnsupportedSiteError: a cache of fixed size, or one that forgets (sliding windows).
+        UnsupportedSiteError: a cache of fixed size, or one that quantises what it holds.
     """
     layers = getattr(cache, "layers", None)
     if layers is None:
@@ -176,14 +212,17 @@ def bridge_cache(
     if getattr(cache, "layer_class_to_replicate", None) is DynamicLayer:
         layers += [DynamicLayer() for _ in range(n_layers - len(layers))]
     for number in range(layer + 1, n_layers):
-        if number >= len(layers) or type(layers[number]) not in (DynamicLayer, BridgedLayer):
-            kind = type(layers[number]).__name__ if number < len(layers) else "nothing"
+        told = reordered if number == layer + 1 else None
+        found = layers[number] if number < len(layers) else None
+        if type(found) is DynamicLayer:
+            layers[number] = BridgedLayer(incoming, told)
+        elif type(found) is DynamicSlidingWindowLayer:
+            layers[number] = BridgedSlidingLayer(found.sliding_window, incoming, told)
+        else:
             raise UnsupportedSiteError(
                 f"A bridge above block {layer} needs a growing cache in block {number}, found "
-                f"{kind}. Models with sliding windows there take mode=inject; static caches take "
-                "none of them."
+                f"{type(found).__name__}. Use the default cache, or fit with mode=inject."
             )
-        layers[number] = BridgedLayer(incoming, reordered if number == layer + 1 else None)
 
 
 def version_masks(
