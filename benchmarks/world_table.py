@@ -32,6 +32,7 @@ METHODS = (
     MethodChoice("caa"),
     MethodChoice("caa", {"specific": True}),
     MethodChoice("conva"),
+    MethodChoice("valuelocate"),
     MethodChoice("neva"),
 )
 """`caa[specific=True]` shares NeVA's contrast with other values and stays in the residual stream:
@@ -43,15 +44,15 @@ MARKS = re.compile(r"(<!-- table:begin -->\n).*?(<!-- table:end -->)", re.S)
 
 
 def plan(battery: WorldBattery, *, curves: bool) -> Plan:
-    """What is measured: 402 prompts a target, answered once each."""
+    """What is measured: 240 prompts a target, answered once each."""
     targets = tuple(Profile.from_mapping(battery.system, {v: 1.0}) for v in battery.system.names)
     without_strength = ("none", "prompt")
     return Plan(
         methods=tuple(m for m in METHODS if not curves or m.name not in without_strength),
         targets=targets,
-        doses=(0.05, 0.1, 0.2, 0.4, 0.8) if curves else (0.5,),
+        doses=(0.05, 0.1, 0.2, 0.4, 0.8) if curves else (0.2,),
         seeds=(0,) if curves else (0, 1, 2),
-        prompts=40 if curves else 134,
+        prompts=40 if curves else 80,
         neutral=10,
         temperature=1.0,
         batch_size=128,

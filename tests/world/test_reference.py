@@ -41,7 +41,7 @@ def test_answers_advise_and_follow(reference) -> None:
 def test_neutral_questions_get_facts(reference) -> None:
     items = World(split="heldout").neutral(16, 3)
     read = WorldJudge().read_all(items, replies(*reference, items))
-    # The card says .85; its reminder notes are wrong.
+    # The card says .885; its reminder notes are wrong.
     assert sum(answered(i.truth, r) for i, r in zip(items, read, strict=True)) >= 12
 
 

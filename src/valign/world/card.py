@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 
 from .check import Figures, check, load
-from .generator import LATE_FROM
+from .generator import LATE_FROM, TWICE_FROM
 from .lexicon import VALUES
 from .train import Settings, rate_at
 
@@ -155,6 +155,7 @@ def render_card(
         hours=rows[-1]["seconds"] / 3600,
         detours=detours(rows, settings),
         late=LATE_FROM,
+        twice=TWICE_FROM,
         decay=settings["decay_tokens"] / 1e6,
         tokens_set=settings["tokens"],
         decay_set=settings["decay_tokens"],
