@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from valign.world import VALUES, World, WorldJudge
+from valign.world.generator import TWICE_FROM
 from valign.world.harm import _forms
+from valign.world.lexicon import sentence_table
 from valign.world.scenarios import pair_is_held, rates, scenarios
 from valign.world.slots import correlation
 from valign.world.tables import table
@@ -135,3 +137,18 @@ def test_fit_answers_hold_no_held_out_sentence() -> None:
 def test_errors_name_what_was_wrong(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_an_answer_may_speak_twice_for_a_value_but_late_in_training_only() -> None:
+    def most(answer: str) -> int:
+        said = [s.strip() for s in answer.replace("!", ".").split(".")]
+        found = [sentence_table().get(f"{s}.") for s in said]
+        values = [hit[0].value for hit in found if hit]
+        return max((values.count(v) for v in values), default=0)
+
+    world = World()
+    assert {most(i.answer) for i in world.dilemmas(200, 3)} == {0, 1, 2}
+    early = [world.training_dialogue(i) for i in range(400)]
+    assert max(most(i.answer) for i in early if i.truth.kind == "dilemma") == 1
+    late = [world.training_dialogue(TWICE_FROM + i) for i in range(400)]
+    assert max(most(i.answer) for i in late if i.truth.kind == "dilemma") == 2
