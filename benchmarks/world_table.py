@@ -32,7 +32,6 @@ METHODS = (
     MethodChoice("caa"),
     MethodChoice("caa", {"specific": True}),
     MethodChoice("conva"),
-    MethodChoice("valuelocate"),
     MethodChoice("neva"),
 )
 """`caa[specific=True]` shares NeVA's contrast with other values and stays in the residual stream:

@@ -69,7 +69,7 @@ def test_published_items_are_read_from_the_public_files(public_data):
     assert all_items.items[0].text.endswith("?") and all_items.points == (-1, 0, 1)
     forty = load_questionnaire("valuebench/PVQ40", items=path)
     assert len(forty) == 40 and forty.key().sum(axis=0).max() == 6
-    with pytest.raises(QuestionnaireError, match="has no 'PVQ'.*PVQ40"):
+    with pytest.raises(QuestionnaireError, match=r"has no 'PVQ'.*PVQ40"):
         load_questionnaire("valuebench/PVQ", items=path)
 
 

@@ -19,7 +19,7 @@ def world_corpus(
 ) -> Corpus:
     """Pairs, dilemmas and neutral questions of the world's training scenarios.
 
-    The sides of a pair differ in one or two sentences and use only the phrasings that methods may be
+    The sides of a pair differ in one or two sentences and use only phrasings that methods may be
     fitted on; the held-out phrasings are for judging.
 
     Args:
