@@ -33,9 +33,12 @@ def test_answers_advise_and_follow(reference) -> None:
     world, judge = World(split="heldout"), WorldJudge()
     items = world.dilemmas(12, 3, {"power": 1}) + world.dilemmas(12, 3, {"benevolence": 1})
     read = judge.read_all(items, replies(*reference, items))
-    assert sum(r.fluent for r in read) >= 21
     assert sum(map(facts_right, read)) >= 19
     assert sum(followed(i.truth, r) for i, r in zip(items, read, strict=True)) >= 18
+    # Greedy answers to an instruction say the same sentence twice (see the card): fluency is
+    # asked of free ones.
+    free = world.dilemmas(24, 3)
+    assert sum(r.fluent for r in judge.read_all(free, replies(*reference, free))) >= 21
 
 
 def test_neutral_questions_get_facts(reference) -> None:

@@ -112,6 +112,7 @@ def valueeval(folder: Path) -> Iterator[LabelledText]:
                     source=source,
                     part=part,
                     text=text,
+                    prompt=f"{row['Stance']}: {row['Conclusion']}",
                     signs=ten_of(present),
                     categories=present,
                     level1=fine.get(id),
