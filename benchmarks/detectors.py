@@ -26,7 +26,7 @@ from valign.detect.calibrate import expected_sign, reliability, sign_probabiliti
 from valign.detect.classifiers import load_classifier
 from valign.detect.encoder import EncoderDetector
 from valign.detect.errors import DetectorError
-from valign.detect.train_classifiers import harm_texts, refusal_texts
+from valign.detect.train_classifiers import harm_texts, plain_texts, refusal_texts
 from valign.detect.training_data import TEN, LabelledText, all_texts, public_folder, select
 from valign.detect.wordlist import WordListDetector
 from valign.measure.estimate import Estimate
@@ -210,6 +210,11 @@ def classifier_figures(data: Path) -> dict[str, Estimate]:
     for name, rows in (("harm", harm_texts(data / "openai_moderation")),
                        ("refusal", refusal_texts(data / "xstest"))):  # fmt: skip
         classifier = load_classifier(name)
+        plain = [row.text for row in plain_texts(data, 1) if row.part == "test"]
+        quiet = ~classifier.flags(plain)
+        out[f"{name}: plain texts not flagged"] = bootstrap(
+            lambda i, q=quiet: float(q[i].mean()), len(quiet)
+        )
         test = [row for row in rows if row.part == "test"]
         y = np.array([row.labels for row in test])
         p = classifier.probabilities([row.text for row in test])

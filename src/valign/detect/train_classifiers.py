@@ -4,7 +4,9 @@
 
 Harm: the OpenAI moderation samples (Markov et al. 2023; MIT). Refusal: the labelled XSTest
 completions (Rottger et al. 2024; CC BY 4.0), split by prompt, so that no question is on both sides.
-Test rows (`part_of` says which) are never read here.
+Both also learn from plain texts that are neither: the project's own answers, pairs and neutral
+texts, and the Self-Instruct seed outputs. Without them everyday sentences, which neither set holds,
+were called harmful. Test rows (`part_of` says which) are never read here.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from sklearn.metrics import f1_score, log_loss
 
 from valign.detect.backbone import MINILM, Backbone
 from valign.detect.classifiers import TextClassifier, embed
-from valign.detect.training_data import part_of, public_folder
+from valign.detect.signed_statements import plain_outputs
+from valign.detect.training_data import part_of, public_folder, valuetexts
 
 HARM_TOKENS, REFUSAL_TOKENS = 96, 40
 """Window sizes; a refusal shows in its opening words."""
@@ -40,7 +43,7 @@ class ClassifiedText:
 
     Attributes:
         part: `test`, `validation`, `a` or `b`; both of the latter are for fitting.
-        group: what the text shares with others (the model that wrote it).
+        group: what the text shares with others: the model that wrote it, or `plain`.
     """
 
     text: str
@@ -63,6 +66,12 @@ def harm_texts(folder: Path) -> list[ClassifiedText]:
                 ClassifiedText(row["prompt"], part_of(row["prompt"]), (np.nanmax(kinds), *kinds))
             )
     return found
+
+
+def plain_texts(data: Path, n_labels: int) -> list[ClassifiedText]:
+    """Texts without harm and without refusal."""
+    rows = [*valuetexts(), *plain_outputs(data / "self_instruct")]
+    return [ClassifiedText(row.text, row.part, (0.0,) * n_labels, "plain") for row in rows]
 
 
 def refusal_texts(folder: Path) -> list[ClassifiedText]:
@@ -123,11 +132,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     data = given.data or public_folder()
     backbone = Backbone(given.backbone)
-    harm = fit("harm", harm_texts(data / "openai_moderation"), ("harm", *HARM_LABELS),
-               backbone=backbone, max_tokens=HARM_TOKENS, opening_only=False)  # fmt: skip
+    harm = fit("harm", [*harm_texts(data / "openai_moderation"), *plain_texts(data, 6)],
+               ("harm", *HARM_LABELS), backbone=backbone, max_tokens=HARM_TOKENS,
+               opening_only=False)  # fmt: skip
     harm.save(given.out / "harm")
-    refusal = fit("refusal", refusal_texts(data / "xstest"), ("refusal", "full-refusal"),
-                  backbone=backbone, max_tokens=REFUSAL_TOKENS, opening_only=True)  # fmt: skip
+    refusal = fit("refusal", [*refusal_texts(data / "xstest"), *plain_texts(data, 2)],
+                  ("refusal", "full-refusal"), backbone=backbone, max_tokens=REFUSAL_TOKENS,
+                  opening_only=True)  # fmt: skip
     refusal.save(given.out / "refusal")
     print(f"wrote {given.out / 'harm'} and {given.out / 'refusal'}")
 
