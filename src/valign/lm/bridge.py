@@ -28,6 +28,7 @@ from valign.lm.bridge_splice import Splice, bridge_cache, version_masks
 from valign.lm.errors import NestedControlError, NotAppliedError, UnsupportedSiteError
 from valign.lm.hooks import hook_site
 from valign.lm.host import HostModel
+from valign.lm.prompt_rows import PromptRows
 from valign.lm.receipt import Guidance, Receipt
 
 Rows = BridgeControl | Guide | None | Sequence[BridgeControl | Guide | None]
@@ -107,6 +108,7 @@ class BridgeSession:
         self._shared = control is None or isinstance(control, BridgeControl | Guide)
         given = [control] if self._shared else list(control)  # type: ignore[arg-type]
         self._controls = given
+        self._prompts = PromptRows(None if self._shared else len(given), prompt_lengths)
         made: dict[int, Guide] = {}
         for row in given:
             if isinstance(row, BridgeControl) and id(row) not in made:
@@ -123,8 +125,6 @@ class BridgeSession:
             )
         self._first_guide = acting[0] if acting else None
         self._groups: list[_Group] = []
-        self._uncached: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._length = 0
         self._splice: Splice | None = None
         self._inside = self._fired = False
         self._begun: dict[str, Any] | None = None  # set while the pass that reads the prompt runs
@@ -258,40 +258,16 @@ class BridgeSession:
         self._step += 1
 
     def _begin(self, ids: torch.Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
-        batch, length = ids.shape[:2]
-        if not self._shared and len(self._rows) != batch:
-            raise UnsupportedSiteError(
-                f"{len(self._rows)} controls were given for a batch of {batch} rows. "
-                "Give one control for all rows or one (or None) per row."
-            )
-        if self._lengths is not None and len(self._lengths) != batch:
-            raise UnsupportedSiteError(
-                f"{len(self._lengths)} prompt lengths were given for a batch of {batch} rows."
-            )
-        mask = kwargs.get("attention_mask")
-        if mask is not None and not (isinstance(mask, torch.Tensor) and mask.ndim == 2):
-            raise UnsupportedSiteError(
-                "This attention mask hides where the rows end; pass the usual (batch, tokens) mask."
-            )
-        device = ids.device
-        valid = torch.ones(batch, length, device=device) if mask is None else mask.to(device)
-        columns = torch.arange(length, device=device)
+        batch = len(ids)
         cached = kwargs.get("use_cache")
-        cached = self._lm.model.config.use_cache if cached is None else cached
-        if self._extends(ids, cached):
-            start = self._uncached[1]  # type: ignore[index]
-        elif self._lengths is None:
-            start = (valid * (columns + 1)).argmax(dim=1)
-        else:
-            start = (valid * (length - columns)).argmax(dim=1)
-            start = start + torch.as_tensor(self._lengths, device=device) - 1
+        cached = bool(self._lm.model.config.use_cache if cached is None else cached)
+        if self._lengths is not None:
             kwargs, cached = {**kwargs, "use_cache": False}, False
-        if not self._extends(ids, cached):
-            self._uncached = None if cached else (ids, start)
-        self._length, self._batch, self._step = length, batch, 0
-        self._buffer, self._embeddings, self._groups = [], {}, self._grouped(batch, device)
-        last = (valid * (columns + 1)).argmax(dim=1)
-        self._begun = dict(start=start, valid=valid.bool(), last=last, cached=bool(cached))
+        prompt = self._prompts.read(ids, kwargs.get("attention_mask"), cached=cached)
+        self._batch, self._step = batch, 0
+        self._buffer, self._embeddings = [], {}
+        self._groups = self._grouped(batch, ids.device)
+        self._begun = dict(start=prompt.start, valid=prompt.valid, last=prompt.last, cached=cached)
         guide = self._first_guide
         if cached and guide is not None and guide.mode == "bridge":
             cache = kwargs.get("past_key_values")
@@ -300,15 +276,6 @@ class BridgeSession:
             bridge_cache(cache, guide.layer, self._lm.n_layers, self._incoming, self._reorder)
             kwargs = {**kwargs, "past_key_values": cache}
         return kwargs
-
-    def _extends(self, ids: torch.Tensor, cached: Any) -> bool:
-        """Whether a pass without a cache is the next step of the same answers."""
-        if cached or self._uncached is None or self._lengths is not None:
-            return False
-        prompt = self._uncached[0]
-        if len(ids) != len(prompt) or ids.shape[1] != self._length + 1:
-            return False
-        return torch.equal(ids[:, : prompt.shape[1]], prompt)
 
     def _grouped(self, batch: int, device: torch.device) -> list[_Group]:
         rows = self._rows * batch if self._shared else self._rows

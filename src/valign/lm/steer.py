@@ -27,6 +27,7 @@ from valign.lm.gates import read_gates
 from valign.lm.hooks import hook_site
 from valign.lm.host import HostModel
 from valign.lm.program import EVERYWHERE, Positions, Step, compile_site
+from valign.lm.prompt_rows import PromptRows
 from valign.lm.receipt import Receipt
 
 Controls = Control | Sequence[Control | None] | None
@@ -111,7 +112,7 @@ class Session:
         self._needs_start = any(e.scope == "generation" or e.hold for e in edits) or any(
             row.gate is not None for row in acting
         )
-        self._lengths = prompt_lengths
+        self._prompts = PromptRows(None if self._shared else len(rows), prompt_lengths)
         self._at: Positions | None = None  # None outside a forward pass of the model
         self._expanded: list[EditsControl | None] = []
         self._gates: list[bool | None] = []
@@ -121,8 +122,6 @@ class Session:
         self._prompt_touched: list[int] = []
         self._later = 0
         self._moves: dict[Site, tuple[torch.Tensor, torch.Tensor]] = {}  # before, after
-        self._uncached: tuple[torch.Tensor, torch.Tensor] | None = None  # prompt ids, start
-        self._length = 0
         self._reading_gates = self._primed = False
         self._stack = ExitStack()
 
@@ -202,7 +201,7 @@ class Session:
         elif held:
             self._go_on(batch, length, held)
         else:
-            self._begin(ids, batch, length, kwargs)
+            self._begin(ids, batch, kwargs)
         self._passes += 1
 
     def _on_end(self, module: Any, args: Any, output: Any) -> None:
@@ -227,42 +226,17 @@ class Session:
         self._at = EVERYWHERE
         self._later += length
 
-    def _begin(self, ids: torch.Tensor, batch: int, length: int, kwargs: dict[str, Any]) -> None:
-        if not self._shared and len(self._rows) != batch:
-            raise UnsupportedSiteError(
-                f"{len(self._rows)} controls were given for a batch of {batch} rows. "
-                "Give one control for all rows or one (or None) per row."
-            )
-        if self._lengths is not None and len(self._lengths) != batch:
-            raise UnsupportedSiteError(
-                f"{len(self._lengths)} prompt lengths were given for a batch of {batch} rows."
-            )
-        mask = kwargs.get("attention_mask")
-        if mask is not None and not (isinstance(mask, torch.Tensor) and mask.ndim == 2):
-            raise UnsupportedSiteError(
-                "This attention mask hides where the rows end; pass the usual (batch, tokens) mask."
-            )
-        device = ids.device
-        valid = torch.ones(batch, length, device=device) if mask is None else mask.to(device)
-        columns = torch.arange(length, device=device)
-        going_on = self._extends(ids, kwargs)
-        if going_on:
-            start = self._uncached[1]  # type: ignore[index]
-        elif self._lengths is None:
-            start = (valid * (columns + 1)).argmax(dim=1)
-        else:
-            first = (valid * (length - columns)).argmax(dim=1)
-            start = first + torch.as_tensor(self._lengths, device=device) - 1
-        self._length = length
-        if not going_on:
-            self._uncached = (ids, start) if kwargs.get("use_cache") is False else None
+    def _begin(self, ids: torch.Tensor, batch: int, kwargs: dict[str, Any]) -> None:
+        cached = kwargs.get("use_cache") is not False
+        prompt = self._prompts.read(ids, kwargs.get("attention_mask"), cached=cached)
+        if not prompt.going_on:
             self._expanded = self._rows * batch if self._shared else self._rows
-            self._decide(start, kwargs)
-        after = (columns[None, :] >= start[:, None]) & valid.bool()
-        padded = mask is not None and not bool(valid.all())
+            self._decide(prompt.start, kwargs)
+        valid, start = prompt.valid, prompt.start
+        after = (prompt.columns[None, :] >= start[:, None]) & valid
         self._at = Positions(
             mask=after[:, :, None],
-            valid=valid.bool()[:, :, None] if padded else None,
+            valid=valid[:, :, None] if prompt.padded else None,
             start=start,
             first=int(start.min()) if self._only_answers else 0,
         )
@@ -322,16 +296,6 @@ class Session:
     @property
     def _only_answers(self) -> bool:
         return all(e.scope == "generation" for row in self._rows if row for e in row.edits)
-
-    def _extends(self, ids: torch.Tensor, kwargs: dict[str, Any]) -> bool:
-        """Whether a pass without a cache is the next step of the same answers."""
-        cached = kwargs.get("use_cache") is not False
-        if cached or self._uncached is None or self._lengths is not None:
-            return False
-        prompt = self._uncached[0]
-        if len(ids) != len(prompt) or ids.shape[1] != self._length + 1:
-            return False
-        return torch.equal(ids[:, : prompt.shape[1]], prompt)  # beams may have changed places
 
     def edit(self, place: _Place, a: torch.Tensor) -> torch.Tensor | None:
         """What becomes of an activation, in any pass but a plain decoding step."""
