@@ -28,7 +28,7 @@ clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/demo.stamp: EXTRAS := english
-$(VENV)/test.stamp: EXTRAS := english,export,test,lint
+$(VENV)/test.stamp: EXTRAS := english,export,train,evals,test,lint
 
 $(VENV)/%.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRAS)]"
