@@ -13,7 +13,7 @@ from tests.lm.tiny import PROMPTS, tiny_lm
 from valign.control import EditsControl
 from valign.deploy import Certificate, CertificateError, ExportError, export
 from valign.deploy.certificate import sha256
-from valign.deploy.export import FORMATS
+from valign.deploy.exporting import FORMATS
 from valign.lm import UnsupportedSiteError, generate
 
 

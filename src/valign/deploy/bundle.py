@@ -27,7 +27,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,18 @@ class Bank:
     scope: Scope
     slots: torch.Tensor
     tensors: dict[str, torch.Tensor]
+    _spans: dict[int, slice] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        spans: dict[int, slice] = {}
+        for row, slot in enumerate(self.slots.tolist()):  # the rows of a slot stand together
+            spans[slot] = slice(spans[slot].start if slot in spans else row, row + 1)
+        object.__setattr__(self, "_spans", spans)
+
+    def to(self, device: torch.device) -> Bank:
+        """The same bank on a device; `apply` there neither waits nor copies from the host."""
+        tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
+        return replace(self, slots=self.slots.to(device), tensors=tensors)
 
     def apply(self, a: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
         """Activations (tokens, width) after the bank; coefficients (tokens, slots of the bundle).
@@ -71,7 +83,7 @@ class Bank:
         Arithmetic in float32, the result in the type of `a`.
         """
         t, x = self.tensors, a.float()
-        c = coefficients.float()[:, self.slots]
+        c = coefficients.float().index_select(1, self.slots)
         if self.kind == "add":
             out = torch.addmm(x, c, t["vector"])
         elif self.kind == "push":
@@ -80,8 +92,10 @@ class Bank:
         elif self.kind == "scale":
             out = x * (1 + c @ (t["factor"] - 1))
         elif self.kind == "clamp":
-            inside = torch.minimum(torch.maximum(x[:, None], t["low"]), t["high"])
-            out = x + ((c * t["strength"])[:, :, None] * (inside - x[:, None])).sum(1)
+            out, c = x, c * t["strength"]
+            for row in range(len(self.slots)):  # all rows at once would take n times the memory
+                inside = torch.minimum(torch.maximum(x, t["low"][row]), t["high"][row])
+                out = out + c[:, row, None] * (inside - x)
         else:
             out = torch.addmm(x, (x @ t["vector"].T) * c * t["strength"], t["vector"], alpha=-1)
         return out.to(a.dtype)
@@ -89,8 +103,7 @@ class Bank:
     def _limited(self, x: torch.Tensor, short: torch.Tensor) -> torch.Tensor:
         """Moves under the clip of their own slot: no coordinate is moved beyond its limits."""
         out = x
-        for slot in self.slots.unique().tolist():
-            own = self.slots == slot
+        for own in self._spans.values():
             moved = x + short[:, own] @ self.tensors["direction"][own]
             low, high = (self.tensors[name][own][0] for name in ("low", "high"))
             limited = torch.minimum(torch.maximum(moved, torch.minimum(x, low)),
