@@ -3,6 +3,7 @@
 from valign.control.bridge import BridgeControl
 from valign.control.control import Control, EditsControl, Kind, TextControl
 from valign.control.edit import Edit, EditError, Gate, Site
+from valign.control.rewrite import RewriteControl
 from valign.control.saving import ControlFileError, load
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "EditsControl",
     "Gate",
     "Kind",
+    "RewriteControl",
     "Site",
     "TextControl",
     "load",

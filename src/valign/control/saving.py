@@ -21,6 +21,8 @@ from safetensors.torch import save_file
 from valign.control.bridge import SETTINGS, BridgeControl
 from valign.control.control import Control, EditsControl, TextControl
 from valign.control.edit import Edit, Gate, Site
+from valign.control.rewrite import SETTINGS as REWRITE_SETTINGS
+from valign.control.rewrite import RewriteControl
 from valign.values import Profile, ValignError, Value, ValueSystem
 
 FORMAT = "valign-control/1"
@@ -52,6 +54,9 @@ def save(control: Control, path: str | Path) -> Path:
     if isinstance(control, TextControl):
         head["instruction"] = control.instruction
         tensors["empty"] = torch.zeros(1)  # the format wants at least one tensor
+    elif isinstance(control, RewriteControl):
+        head["rewrite"] = {name: getattr(control, name) for name in REWRITE_SETTINGS}
+        tensors["empty"] = torch.zeros(1)
     elif isinstance(control, EditsControl):
         head["edits"] = [
             dict(site=str(e.site), kind=e.kind, scope=e.scope, hold=e.hold, strength=e.strength)
@@ -128,6 +133,9 @@ def _rebuild(head: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Control:
     shared: dict[str, Any] = dict(
         target=Profile.from_mapping(system, head["target"]), provenance=head["provenance"]
     )
+    if "rewrite" in head:
+        own = {name: head["rewrite"][name] for name in REWRITE_SETTINGS}
+        return RewriteControl(**own, **shared)
     if head["kind"] == "text":
         return TextControl(instruction=head["instruction"], **shared)
     if head["kind"] == "bridge":

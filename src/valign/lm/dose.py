@@ -17,6 +17,7 @@ import torch
 from scipy.optimize import brentq
 
 from valign.control.control import Control, EditsControl
+from valign.control.rewrite import RewriteControl
 from valign.lm.errors import DoseError
 from valign.lm.generate import generate
 from valign.lm.host import HostModel
@@ -76,7 +77,16 @@ class DoseMeter:
         )
 
     def measure(self, control: Control) -> Dose:
-        """The dose of a control as it is."""
+        """The dose of a control as it is.
+
+        Raises:
+            DoseError: a rewrite, which leaves the model's own distributions alone.
+        """
+        if isinstance(control, RewriteControl):
+            raise DoseError(
+                "A rewrite acts on finished answers; no token of the model moves, so it has no "
+                "dose. Compare it by gain, leakage and facts kept."
+            )
         if isinstance(control, EditsControl):
             control = replace(control, gate=None)
         kl = torch.cat(

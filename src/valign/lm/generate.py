@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from valign.control.control import Control, TextControl
+from valign.control.rewrite import RewriteControl
 from valign.lm.errors import ModelLoadError, UnsupportedSiteError
 from valign.lm.host import HostModel
 from valign.lm.kinds import batches, check, open_session
 from valign.lm.receipt import Receipt
 from valign.lm.render import Prompt
+from valign.lm.rewriting import rewrite_rows, rewriter_of
 from valign.lm.sampling import Sampler
 from valign.lm.steer import Controls
 
@@ -95,10 +97,13 @@ def generate(
     lm.check_length(rows, max_new_tokens)
     for chosen in {id(c): c for c in controls if c is not None}.values():
         check(lm, chosen)
+        if isinstance(chosen, RewriteControl):
+            rewriter_of(lm, chosen)
+    second = {i: c for i, c in enumerate(controls) if isinstance(c, RewriteControl)}
     texts, ids = [""] * len(rows), [[] for _ in rows]
     receipts, finished = [Receipt()] * len(rows), [False] * len(rows)
     for batch in batches(list(map(len, rows)), controls, batch_size):
-        said = _Decoder(lm, on_token, batch).run(
+        said = _Decoder(lm, _of_others(on_token, second), batch).run(
             [rows[i] for i in batch],
             [controls[i] for i in batch],
             Sampler(
@@ -112,7 +117,16 @@ def generate(
         for i, (tokens, receipt, ended) in zip(batch, said, strict=True):
             ids[i], receipts[i], finished[i] = tokens, receipt, ended
             texts[i] = lm.tokenizer.decode(tokens, skip_special_tokens=True)
-    return Generation(texts, ids, receipts, [len(row) for row in rows], finished)
+    made = Generation(texts, ids, receipts, [len(row) for row in rows], finished)
+    if not second:
+        return made
+    again = rewrite_rows(
+        lm, prompts, made, list(second), list(second.values()), seed=[seeds[i] for i in second],
+        temperature=temperature, top_p=top_p, batch_size=batch_size, on_token=on_token,
+    )  # fmt: skip
+    for i, (text, tokens, ended) in again.items():
+        texts[i], ids[i], finished[i] = text, tokens, ended
+    return made
 
 
 def stream(
@@ -159,6 +173,13 @@ class _ReaderLeft(Exception):
     """Ends a generation whose stream nobody reads any more."""
 
 
+def _of_others(on_token: OnToken | None, second: Container[int]) -> OnToken | None:
+    """Rows that are rewritten are told of when they are."""
+    if on_token is None or not second:
+        return on_token
+    return lambda row, text: None if row in second else on_token(row, text)
+
+
 def per_row(control: Controls, n: int) -> list[Control | None]:
     """One control (or None) per row.
 
@@ -200,7 +221,7 @@ class _Decoder:
         positions = (mask.cumsum(1) - 1).clamp_min(0)
         said: list[list[int]] = [[] for _ in rows]
         ended = [False] * len(rows)
-        acting = [None if isinstance(c, TextControl) else c for c in controls]
+        acting = [None if c is None or c.kind == "text" else c for c in controls]
         one = acting[0] if all(c is acting[0] for c in acting) else acting
         with open_session(lm, one) as session:
 
@@ -255,6 +276,8 @@ class _Decoder:
     def _receipt(receipt: Receipt, control: Control | None, idle: int) -> Receipt:
         if isinstance(control, TextControl):
             return Receipt(method=control.method, instruction=control.instruction)
+        if isinstance(control, RewriteControl):
+            return Receipt(method=control.method, rewritten=str(control.target))
         if not receipt.sites:
             return receipt
         made = receipt.tokens - idle

@@ -54,6 +54,7 @@ class Receipt:
         gate: whether the context gate opened; None without a gate.
         instruction: the text that was put before the prompt, for text controls.
         guidance: what the value module read and did, for bridges.
+        rewritten: the profile to which the answer was rewritten.
     """
 
     method: str | None = None
@@ -63,3 +64,4 @@ class Receipt:
     gate: bool | None = None
     instruction: str | None = field(default=None)
     guidance: Guidance | None = None
+    rewritten: str | None = None

@@ -46,7 +46,7 @@ def _answer_logits(
     for batch in batches(list(map(len, rows)), controls, batch_size):
         ids, mask = pad_right([rows[i] for i in batch], lm)
         acting: list[Control | None] = [
-            None if isinstance(controls[i], TextControl) else controls[i] for i in batch
+            None if (c := controls[i]) is None or c.kind == "text" else c for i in batch
         ]
         one: Any = acting[0] if all(c is acting[0] for c in acting) else acting
         inputs: dict[str, Any] = dict(input_ids=ids, attention_mask=mask, use_cache=False)

@@ -16,16 +16,19 @@ BUILTIN: dict[str, str] = {
     "role": "valign.methods.role:Role",
     "logit-bias": "valign.methods.logit_bias:LogitBias",
     "caa": "valign.methods.caa:CAA",
+    "angular": "valign.methods.angular:Angular",
     "cast": "valign.methods.cast:CAST",
     "iti": "valign.methods.iti:ITI",
     "conva": "valign.methods.conva:ConVA",
     "neva": "valign.methods.neva:NeVA",
     "valuelocate": "valign.methods.valuelocate:ValueLocate",
     "k-steering": "valign.methods.k_steering:KSteering",
+    "pplm": "valign.methods.pplm:PPLM",
     "re-control": "valign.methods.re_control:REControl",
     "bipo": "valign.methods.bipo:BiPO",
     "reft": "valign.methods.reft:LoReFT",
     "svgt": "valign.methods.svgt:SVGT",
+    "visa": "valign.methods.visa:VISA",
 }
 """Method name -> where its class is; a new method adds one line."""
 

@@ -347,7 +347,8 @@ def _completed(block: Block, choice: MethodChoice, bench: Finished) -> Block:
             except ControlFileError:
                 continue
             block.kind = control.kind
-            notes.append(control.provenance.get("dose", {}))
+            if "dose" in control.provenance:
+                notes.append(control.provenance["dose"])
             sites = sorted({str(edit.site) for edit in getattr(control, "edits", ())})
         if notes:
             result.dose = Dose(

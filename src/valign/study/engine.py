@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 import valign
-from valign.control import Control, ControlFileError, EditsControl, load
+from valign.control import Control, ControlFileError, EditsControl, RewriteControl, load
 from valign.lm import DoseMeter, HostModel, generate, token_logprobs
 from valign.lm.errors import UnsupportedSiteError
 from valign.lm.render import Prompt
@@ -172,7 +172,9 @@ class Bench:
         control, fit_seconds = self._fit(choice, target, seed)
         began = time.perf_counter()
         meter = self._meter(seed)
-        if dose is None:
+        if isinstance(control, RewriteControl):
+            pass  # no token of the model moves: there is no dose to measure
+        elif dose is None:
             measured = asdict(meter.measure(control))
             control = replace(
                 control, provenance={**control.provenance, "dose": {"asked": None, **measured}}

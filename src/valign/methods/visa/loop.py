@@ -1,0 +1,295 @@
+"""The closed loop: detect, translate, rewrite, check, and try again until both checks pass.
+
+    1  original = detector(text)
+    2  shift    = translator(instruction)          or a full profile
+    3  target   = compose(original, shift)
+    4  rewrite
+    5  check    |detector(rewrite) - target|_2 and consistency; not good enough: draw again
+
+A rewrite passes where its distance is at most `distance` (0.8, the paper's cut for success) and
+at most half of what the text had to go (ours: otherwise a small shift passes unmoved), and its
+consistency is above `consistency` (0.3, the paper's). Retries draw several candidates at a higher
+temperature and keep the best; numbers of tries are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from valign.methods.visa.errors import RewriteError
+from valign.methods.visa.reward import Marks, Reward
+from valign.methods.visa.rewriter import Rewriter, Task
+from valign.methods.visa.target import changed, shift_vector, shifted, towards
+from valign.values import Profile
+
+
+class Shift(Protocol):
+    """What a translator returns: a mapping value -> shift that knows its confidence."""
+
+    confidence: float
+
+    def items(self) -> Any: ...
+
+
+class Translates(Protocol):
+    """`valign.Translator`, or anything with its one method."""
+
+    def translate(self, instruction: str) -> Shift: ...
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """When a rewrite passes.
+
+    Attributes:
+        distance: largest L2 from the target.
+        share: largest part of the original's distance that may be left.
+        consistency: mean of forward and backward must be above it.
+        confidence: translations below it are not acted on.
+    """
+
+    distance: float = 0.8
+    share: float = 0.5
+    consistency: float = 0.3
+    confidence: float = 0.0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One candidate and its check.
+
+    Attributes:
+        round: 0 is the greedy rewrite, later rounds are drawn.
+        scores: value -> what the detector read.
+        distance: L2 from the target.
+        forward, backward: consistency with the source.
+        reward: the weighted sum of the reward's parts.
+        passed: whether both thresholds hold.
+    """
+
+    round: int
+    text: str
+    scores: dict[str, float]
+    distance: float
+    forward: float
+    backward: float
+    reward: float
+    passed: bool
+
+    @property
+    def consistency(self) -> float:
+        return (self.forward + self.backward) / 2
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """The outcome of one loop, with a trace of every step.
+
+    Attributes:
+        text: the rewrite; the source itself where nothing was to change.
+        source, instruction: what was given.
+        original: value -> score of the source.
+        shift: value -> wanted change; empty where nothing about values was asked.
+        confidence: of the translation; 1 where a shift or profile was given.
+        target: value -> wanted score.
+        attempts: every candidate, in order.
+        chosen: which attempt the text is; None where nothing was to change.
+        passed: whether the thresholds hold.
+        warning: plain words where they do not.
+    """
+
+    text: str
+    source: str
+    instruction: str | None
+    original: dict[str, float]
+    shift: dict[str, float]
+    confidence: float
+    target: dict[str, float]
+    attempts: tuple[Attempt, ...] = ()
+    chosen: int | None = None
+    passed: bool = True
+    warning: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Visa:
+    """Rewrites texts to instructions or profiles.
+
+    Attributes:
+        rewriter: the model and its words.
+        reward: the detector and the fidelity check that steer the loop.
+        translator: for instructions; None refuses them.
+        thresholds: when a rewrite passes.
+        rounds: tries after the greedy one.
+        candidates: drawn in each.
+        temperature: of the draws.
+        seed: of the draws.
+    """
+
+    rewriter: Rewriter
+    reward: Reward
+    translator: Translates | None = None
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    rounds: int = 2
+    candidates: int = 8
+    temperature: float = 1.0
+    seed: int = 0
+
+    def rewrite(
+        self,
+        text: str,
+        *,
+        instruction: str | None = None,
+        profile: Profile | None = None,
+        shift: Mapping[str, float] | None = None,
+        whole: bool = False,
+        share: float = 1.0,
+        prompt: str | None = None,
+    ) -> Rewritten:
+        """Rewrite one text; give exactly one of instruction, profile and shift.
+
+        Args:
+            instruction: a wish in words.
+            profile: the scores wanted of its values; the others stay as they are.
+            shift: value -> change, -2 to 2.
+            whole: the profile speaks of every value: those it does not name should be absent.
+            share: how far to go towards a profile.
+            prompt: the question the text answers.
+
+        Raises:
+            RewriteError: an empty text, or none or several of the three wishes.
+        """
+        if not text.strip():
+            raise RewriteError("There is no text to rewrite.")
+        if sum(given is not None for given in (instruction, profile, shift)) != 1:
+            raise RewriteError(
+                "Say what to change, in one way: instruction='more security', "
+                "profile=Profile.parse('security=+1', system), or shift={'security': 0.5}."
+            )
+        system, steps = self.rewriter.system, self.rewriter.steps
+        original = np.asarray(self.reward.detector.score([text], [prompt]))[0]
+        confidence = 1.0
+        if profile is not None:
+            named = np.array([whole or name in profile.named for name in system.names])
+            moved = towards(original, profile.array, share=share, steps=steps)
+            target = np.where(named, moved, original)
+        else:
+            if instruction is not None:
+                shift, confidence = self._translated(instruction)
+            target = shifted(original, shift_vector(system, shift or {}), steps=steps)
+        changes = changed(original, target, system)
+        start = Rewritten(
+            text=text,
+            source=text,
+            instruction=instruction,
+            original=_named(system.names, original),
+            shift={n: float(target[system.index(n)] - original[system.index(n)]) for n in changes},
+            confidence=confidence,
+            target=_named(system.names, target),
+        )
+        if not changes:
+            return replace(start, passed=True, warning=self._idle(instruction, confidence, shift))
+        task = Task(text, changes, now=start.original, prompt=prompt)
+        return self._tried(start, task, target, float(np.linalg.norm(original - target)))
+
+    def _translated(self, instruction: str) -> tuple[dict[str, float], float]:
+        if self.translator is None:
+            raise RewriteError(
+                "An instruction needs a translator: Visa(..., translator=Translator.load())."
+            )
+        made = self.translator.translate(instruction)
+        confidence = float(made.confidence)
+        sure = confidence >= self.thresholds.confidence
+        known = self.rewriter.system.names
+        return {k: float(v) for k, v in made.items() if sure and v and k in known}, confidence
+
+    def _idle(
+        self, instruction: str | None, confidence: float, shift: Mapping[str, float] | None
+    ) -> str:
+        if instruction is not None and confidence < self.thresholds.confidence:
+            return (
+                f"The instruction was not understood well enough ({confidence:.2f}); the text "
+                "stays as it is. Name the values: `more security, less power`."
+            )
+        if instruction is not None and not shift:
+            return "The instruction asks for no change of values; the text stays as it is."
+        return "The text already has these values; it stays as it is."
+
+    def _tried(self, start: Rewritten, task: Task, target: np.ndarray, far: float) -> Rewritten:
+        limit = min(self.thresholds.distance, self.thresholds.share * far)
+        attempts: list[Attempt] = []
+        for number in range(self.rounds + 1):
+            if number:
+                texts = self.rewriter.rewrite(
+                    [task] * self.candidates,
+                    temperature=self.temperature,
+                    seed=self.seed + number - 1,
+                )
+            else:
+                texts = self.rewriter.rewrite([task])
+            marks = self.reward.mark(
+                [task.source] * len(texts), texts, np.tile(target, (len(texts), 1)),
+                [task.prompt] * len(texts),
+            )  # fmt: skip
+            attempts += self._checked(number, texts, marks, limit)
+            if any(attempt.passed for attempt in attempts):
+                break
+        chosen = max(
+            range(len(attempts)), key=lambda i: (attempts[i].passed, attempts[i].reward, -i)
+        )
+        best = attempts[chosen]
+        warning = None if best.passed else self._why(best, limit)
+        return replace(
+            start, text=best.text, attempts=tuple(attempts), chosen=chosen,
+            passed=best.passed, warning=warning,
+        )  # fmt: skip
+
+    def _checked(
+        self, number: int, texts: Sequence[str], marks: Marks, limit: float
+    ) -> list[Attempt]:
+        found = []
+        for i, text in enumerate(texts):
+            forward, backward = map(float, marks.fidelity[i])
+            distance = float(marks.distance[i])
+            found.append(
+                Attempt(
+                    round=number,
+                    text=text,
+                    scores=_named(self.rewriter.system.names, marks.scores[i]),
+                    distance=distance,
+                    forward=forward,
+                    backward=backward,
+                    reward=float(marks.total[i]),
+                    passed=bool(text.strip())
+                    and distance <= limit
+                    and (forward + backward) / 2 > self.thresholds.consistency,
+                )
+            )
+        return found
+
+    def _why(self, best: Attempt, limit: float) -> str:
+        faults = []
+        if best.distance > limit:
+            faults.append(f"its values are {best.distance:.2f} from the target (limit {limit:.2f})")
+        if best.consistency <= self.thresholds.consistency:
+            faults.append(
+                f"its consistency with the source is {best.consistency:.2f} "
+                f"(limit {self.thresholds.consistency:.2f})"
+            )
+        return (
+            "No rewrite passed; this is the best one: "
+            f"{' and '.join(faults) or 'it is empty'}. Ask for a smaller change, more tries, or "
+            "take another rewriter."
+        )
+
+
+def _named(names: Sequence[str], scores: np.ndarray) -> dict[str, float]:
+    return {name: round(float(score), 6) for name, score in zip(names, scores, strict=True)}
