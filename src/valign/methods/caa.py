@@ -25,7 +25,7 @@ class CAA(Method):
     share more than the value: whatever all positive sides have in common is added too.
 
     The paper reads the answer letter's token at one layer; reading the mean over the answer's
-    tokens and editing several layers are ours, and did better on free text.
+    tokens and editing several layers are ours, untuned.
     """
 
     name: ClassVar[str] = "caa"

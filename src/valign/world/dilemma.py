@@ -16,8 +16,8 @@ LEAN = 3.0
 FILLER, CLOSING, TWO_FACTS = 0.25, 0.2, 0.5
 TWICE = 0.5
 """Chance that an answer speaks twice for (or against) a value it holds. What an answer has said
-tells what it will say, as in people's texts; without that, nothing inside a model that has spoken
-for a value would mean that it goes on doing so."""
+tells what it will say, as in people's texts; where every value is said once, having said it would
+mean not to say it again."""
 
 Wanted = tuple[tuple[str, int], ...]
 """Instructed values: (name, +1 / -1 / 0)."""
