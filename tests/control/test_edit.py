@@ -45,6 +45,8 @@ INDEX = torch.tensor([0, 2])
         ("clamp", dict(index=INDEX, low=torch.ones(2), high=torch.zeros(2)), "low above its high"),
         ("project", dict(vector=torch.ones(4)), "norm 1, got 2"),
         ("gradient", dict(w1=torch.ones(3, 4), b1=torch.ones(3), w2=torch.ones(2)), "w2"),
+        ("rotate", dict(plane=torch.eye(2, 4), angle=torch.zeros(1)), r"angle \(\)"),
+        ("rotate", dict(plane=torch.ones(2, 4), angle=torch.tensor(0.0)), "right angle"),
     ],
 )
 def test_tensors_that_do_not_fit_their_kind_are_refused(kind, tensors, what):

@@ -139,7 +139,17 @@ CASES: dict[str, Case] = {
             **_VECTOR,
             "folded": "lm.controlled",
             "peft": "lm.controlled",
-            "vllm": "no scorers.*lm.controlled",
+            "vllm": "no gradient.*lm.controlled",
+        },
+    ),
+    "rotate": Case(
+        _one("rotate", "neurons:1"),
+        {
+            **_WORDS,
+            **_VECTOR,
+            "folded": "lm.controlled",
+            "peft": "lm.controlled",
+            "vllm": "no rotate.*lm.controlled",
         },
     ),
     "from-the-answer-on": Case(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,7 +22,7 @@ NAMES = {
 LLAMA = ("model.layers", "mlp.down_proj", "self_attn.o_proj")
 
 TARGET = Profile.of(load_system("schwartz10"), benevolence=1)
-KINDS = ("add", "push", "push3", "hold", "clip", "scale", "clamp", "project", "gradient")
+KINDS = ("add", "push", "push3", "hold", "clip", "scale", "clamp", "project", "gradient", "rotate")
 
 
 def part(lm: HostModel, family: str, site: Site) -> torch.nn.Module:
@@ -60,6 +61,8 @@ def make_edit(kind: str, site: Site, width: int, *, seed: int = 0, scope="genera
                               high=torch.full((len(index),), 2.5)),
         "project": lambda: dict(vector=torch.nn.functional.normalize(noise(width), dim=0)),
         "gradient": lambda: dict(w1=noise(4 + seed, width), b1=noise(4 + seed), w2=noise(4 + seed)),
+        "rotate": lambda: dict(plane=torch.linalg.qr(noise(width, 2)).Q.T.contiguous(),
+                               angle=noise(1)[0]),
     }[kind]()  # fmt: skip
     return Edit(site, kind, tensors, scope=scope, strength=0.8)
 
@@ -98,6 +101,14 @@ def _changed(edit: Edit, x: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
             out[i] = x[i] + s * (x[i].clamp(low, high) - x[i])
     elif edit.kind == "project":
         out = x - s * (t["vector"] @ x) * t["vector"]
+    elif edit.kind == "rotate":
+        e, f = t["plane"]
+        radius, now = torch.hypot(e @ x, f @ x), torch.atan2(f @ x, e @ x)
+        turn = float(t["angle"] - now)
+        turn = (turn + math.pi) % (2 * math.pi) - math.pi
+        new = now + max(-abs(s), min(abs(s), turn))
+        flat = (e @ x) * e + (f @ x) * f
+        out = x - flat + radius * (new.cos() * e + new.sin() * f)
     else:
         with torch.enable_grad():
             y = x.detach().requires_grad_()

@@ -21,12 +21,14 @@ METHODS = {
     "role": dict(),
     "logit-bias": dict(),
     "caa": dict(),
+    "angular": dict(),
     "cast": dict(),
     "iti": dict(),
     "conva": dict(gate=False),
     "neva": dict(gate=False),
     "valuelocate": dict(),
     "k-steering": dict(hidden=8, epochs=2),
+    "pplm": dict(layers="0,1,2"),
     "re-control": dict(hidden=8, epochs=4, rate=0.03),
     "bipo": dict(epochs=1),
     "reft": dict(epochs=1),
@@ -53,6 +55,8 @@ VARIANTS = [
     ("re-control", dict(learn="td", steps=2, epochs=2)),
     ("bipo", dict(layers="0,2", epochs=1, beta=0.5)),
     ("reft", dict(layers="inner", rank=1, loss="lm", epochs=1)),
+    ("angular", dict(plane="pca", angle=-30, layers="0,1,2", positions="last")),
+    ("pplm", dict(steps=1, layers="best", positions="last")),
     ("role", dict(traits=True, seed=3)),
 ]
 

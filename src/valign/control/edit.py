@@ -10,6 +10,7 @@ them out; neither knows the other. The kinds and their formulas, for an activati
     clamp     a + strength * (min(max(a, lo), hi) - a)  on chosen coordinates
     project   a - strength * (a v^T) v
     gradient  a + step * d scorer(a) / d a
+    rotate    a, its part in a plane turned towards an angle, by at most `strength` radians
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 from valign.values.errors import ValignError
 
 SiteKind = Literal["resid", "neurons", "heads", "logits"]
-EditKind = Literal["add", "push", "scale", "clamp", "project", "gradient"]
+EditKind = Literal["add", "push", "scale", "clamp", "project", "gradient", "rotate"]
 Scope = Literal["all", "generation"]
 
 TENSORS: dict[str, frozenset[str]] = {
@@ -32,6 +33,7 @@ TENSORS: dict[str, frozenset[str]] = {
     "clamp": frozenset({"index", "low", "high"}),
     "project": frozenset({"vector"}),
     "gradient": frozenset({"w1", "b1", "w2"}),
+    "rotate": frozenset({"plane", "angle"}),
 }
 """The tensors each kind must bring; see `Edit` for their shapes."""
 
@@ -92,6 +94,8 @@ class Edit:
             scale: index (n,), factor (n,).
             clamp: index (n,), low (n,), high (n,). project: vector (width,), unit norm.
             gradient: w1 (h, width), b1 (h,), w2 (h,), a scorer w2 . gelu(w1 a + b1).
+            rotate: plane (2, width), orthonormal rows; angle (), radians from the first row
+            towards the second.
         scope: `all` positions, or `generation` (the last prompt token and all later ones).
         hold: push only; compute the move at the last prompt token and hold it for the whole
             answer (ConVA's prompt-constant mode) instead of anew at every token.
@@ -136,6 +140,9 @@ class Edit:
             h = t["w1"].shape[:1]
             fits = t["w1"].ndim == 2 and t["b1"].shape == h and t["w2"].shape == h
             rule = "w1 (h, width), b1 and w2 (h,)"
+        elif self.kind == "rotate":
+            fits = t["plane"].ndim == 2 and len(t["plane"]) == 2 and t["angle"].ndim == 0
+            rule = "plane (2, width) and angle ()"
         else:
             index = t["index"]
             fits = index.ndim == 1 and not index.is_floating_point()
@@ -151,6 +158,13 @@ class Edit:
                 f"The project edit at {self.site} needs a vector of norm 1, "
                 f"got {float(t['vector'].float().norm()):.3g}; divide it by its norm."
             )
+        if self.kind == "rotate":
+            plane = t["plane"].float()
+            if (plane @ plane.T - torch.eye(2).to(plane)).abs().max() > 1e-2:
+                raise EditError(
+                    f"The rotate edit at {self.site} needs two rows of norm 1 at a right angle; "
+                    "take the first two rows of torch.linalg.qr(plane.T).Q.T."
+                )
 
     def scaled(self, strength: float) -> Edit:
         """The same edit, `strength` times as strong."""

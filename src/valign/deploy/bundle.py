@@ -201,11 +201,11 @@ def _placed(control: EditsControl):
     for edit in control.edits:
         if edit.kind not in KINDS or edit.site.kind not in SITES:
             why = (
-                "a vLLM bundle holds no scorers" if edit.kind not in KINDS
+                f"a vLLM bundle knows no {edit.kind}" if edit.kind not in KINDS
                 else "a vLLM bundle reaches the residual stream and the neurons only"
             )  # fmt: skip
             works = "`with lm.controlled(control):` in Python"
-            if edit.site.kind == "heads" and edit.kind not in ("push", "gradient"):
+            if edit.site.kind == "heads" and edit.kind not in ("push", "gradient", "rotate"):
                 works += ", or --to peft"
             if edit.site.kind == "logits" and edit.kind == "add":
                 works += ", --to peft, or the engine's own logit_bias"

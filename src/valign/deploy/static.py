@@ -134,6 +134,7 @@ _IN_GRAPH = {
     "push": "--to vllm",
     "clamp": "--to vllm (a clamp whose low equals its high would fit: it sets a constant)",
     "gradient": "`with lm.controlled(control):` in Python",
+    "rotate": "`with lm.controlled(control):` in Python",
 }
 
 

@@ -285,6 +285,27 @@ def _gradient(rows, scope, hold, device, dtype) -> Step:
     return step
 
 
+def _rotate(rows, scope, hold, device, dtype) -> Step:
+    """Turn the part in the plane towards the angle; its length, and all else, stay."""
+
+    def stacked(name: str) -> torch.Tensor:
+        return _stack(rows, lambda e: e.tensors[name], torch.zeros_like, device, torch.float32)
+
+    plane, goal = stacked("plane"), stacked("angle")[:, None]
+    reach = _strengths(rows, device, torch.float32)[..., 0].abs()
+
+    def step(at: Positions, a: torch.Tensor) -> torch.Tensor:
+        x, y = (a.float() @ plane.transpose(1, 2)).unbind(-1)  # (B, T) each
+        away = goal - torch.atan2(y, x)
+        turn = torch.atan2(away.sin(), away.cos())  # the shorter way round
+        turn = torch.minimum(torch.maximum(turn, -reach), reach)
+        cos, sin = turn.cos() - 1, turn.sin()
+        moved = torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1) @ plane
+        return _blend(a, (a.float() + moved).to(a.dtype), at.of(scope))
+
+    return step
+
+
 _COMPILERS: dict[str, Callable[..., Step]] = {
     "add": _add,
     "push": _Push,
@@ -292,4 +313,5 @@ _COMPILERS: dict[str, Callable[..., Step]] = {
     "clamp": _clamp,
     "project": _project,
     "gradient": _gradient,
+    "rotate": _rotate,
 }
