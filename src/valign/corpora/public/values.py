@@ -72,12 +72,13 @@ def fulcra(*, folder: Folder = None) -> tuple[Answer, ...]:
     found = []
     for number, row in enumerate(rows, 1):
         prompt, answer = row["dialogue"].removeprefix("Human: ").split("\nBob:", 1)
-        labels = _fulcra_labels(row["value_types"])
+        labels = fulcra_labels(row["value_types"])
         found.append(Answer(f"fulcra-{number}", answer.strip(), labels, prompt.strip()))
     return tuple(found)
 
 
-def _fulcra_labels(marks: list[str]) -> tuple[tuple[str, float], ...]:
+def fulcra_labels(marks: list[str]) -> tuple[tuple[str, float], ...]:
+    """Signed labels out of FULCRA's marks such as `security: +1`; see `fulcra`."""
     known = load_system("schwartz10")
     found: dict[str, set[float]] = {}
     for mark in marks:

@@ -1,0 +1,1 @@
+"""Values in weights: one adapter a value, trained apart, combined with free weights."""
