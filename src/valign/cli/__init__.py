@@ -1,5 +1,5 @@
 """The command line: `valign demo`, `run`, `study`, `compare`, `fit`, `generate`, `export`,
-`score`, `profile`, `report` and the lists.
+`serve`, `score`, `profile`, `report` and the lists.
 
 Commands live one to a file; heavy imports happen inside them, so that help is instant.
 """
@@ -26,6 +26,7 @@ from valign.cli import (
     report,
     run,
     score,
+    serve,
     study,
     svo,
 )
@@ -41,8 +42,8 @@ app = typer.Typer(
 )
 
 for module in (
-    demo, run, fit, study, compare, generate, export, profile, ask, drift, svo, score, detector,
-    report, lists,
+    demo, run, fit, study, compare, generate, export, serve, profile, ask, drift, svo, score,
+    detector, report, lists,
 ):  # fmt: skip
     module.register(app)
 
