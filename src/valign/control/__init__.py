@@ -5,8 +5,11 @@ from valign.control.control import Control, EditsControl, Kind, TextControl
 from valign.control.edit import Edit, EditError, Gate, Site
 from valign.control.rewrite import RewriteControl
 from valign.control.saving import ControlFileError, load
+from valign.control.weights import Adapter, AdapterError, LowRank, WeightsControl, from_peft
 
 __all__ = [
+    "Adapter",
+    "AdapterError",
     "BridgeControl",
     "Control",
     "ControlFileError",
@@ -15,8 +18,11 @@ __all__ = [
     "EditsControl",
     "Gate",
     "Kind",
+    "LowRank",
     "RewriteControl",
     "Site",
     "TextControl",
+    "WeightsControl",
+    "from_peft",
     "load",
 ]

@@ -23,6 +23,7 @@ from valign.control.control import Control, EditsControl, TextControl
 from valign.control.edit import Edit, Gate, Site
 from valign.control.rewrite import SETTINGS as REWRITE_SETTINGS
 from valign.control.rewrite import RewriteControl
+from valign.control.weights import WeightsControl, from_file, to_file
 from valign.values import Profile, ValignError, Value, ValueSystem
 
 FORMAT = "valign-control/1"
@@ -74,6 +75,8 @@ def save(control: Control, path: str | Path) -> Path:
     elif isinstance(control, BridgeControl):
         head["bridge"] = {name: getattr(control, name) for name in SETTINGS}
         tensors |= {f"net.{k}": t.detach().cpu().contiguous() for k, t in control.tensors.items()}
+    elif isinstance(control, WeightsControl):
+        head["weights"], tensors = to_file(control)
     else:
         raise ControlFileError(f"Controls of kind {control.kind} cannot be saved.")
     copies = {name: tensor.clone() for name, tensor in tensors.items()}  # no shared storage
@@ -143,6 +146,9 @@ def _rebuild(head: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Control:
         settings["scores"] = tuple(settings["scores"])
         nets = {k.removeprefix("net."): t for k, t in tensors.items() if k.startswith("net.")}
         return BridgeControl(tensors=nets, **settings, **shared)
+    if head["kind"] == "weights":
+        adapters, weights = from_file(head["weights"], tensors)
+        return WeightsControl(adapters=adapters, weights=weights, **shared)
     if head["kind"] != "edits":
         raise ControlFileError(f"This version of valign cannot read {head['kind']!r} controls.")
     edits = []
