@@ -32,7 +32,9 @@ METHODS = {
     "re-control": dict(hidden=8, epochs=4, rate=0.03),
     "bipo": dict(epochs=1),
     "reft": dict(epochs=1),
+    "sae": dict(epochs=20),
     "svgt": dict(size=16, epochs=1, bridge_epochs=1),
+    "visa": dict(template="world", max_new_tokens=8),
 }
 VARIANTS = [
     ("caa", dict(layers="best", positions="last")),
@@ -57,6 +59,7 @@ VARIANTS = [
     ("reft", dict(layers="inner", rank=1, loss="lm", epochs=1)),
     ("angular", dict(plane="pca", angle=-30, layers="0,1,2", positions="last")),
     ("pplm", dict(steps=1, layers="best", positions="last")),
+    ("sae", dict(layer=2, features=3, k=4, expansion=2, least_r2=-9, epochs=2)),
     ("role", dict(traits=True, seed=3)),
 ]
 

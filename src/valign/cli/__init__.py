@@ -24,6 +24,7 @@ from valign.cli import (
     lists,
     profile,
     report,
+    rewrite,
     run,
     score,
     serve,
@@ -43,7 +44,7 @@ app = typer.Typer(
 
 for module in (
     demo, run, fit, study, compare, generate, export, serve, profile, ask, drift, svo, score,
-    detector, report, lists,
+    rewrite, detector, report, lists,
 ):  # fmt: skip
     module.register(app)
 

@@ -65,6 +65,8 @@ def fit(
     checkpoints = out / "checkpoints"
     if "checkpoint" in chosen.model_fields and not any(g.startswith("checkpoint=") for g in given):
         given.append(f"checkpoint={checkpoints}")
+    if "folder" in chosen.model_fields and not any(g.startswith("folder=") for g in given):
+        given.append(f"folder={out}")  # what is too large for the control lies beside it
     fitter = chosen.from_strings(given)
     if "each" in toward:
         raise ProfileError(

@@ -20,8 +20,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from valign.detect import check_detector
 from valign.methods.visa.errors import RewriteError
-from valign.methods.visa.reward import Marks, Reward
+from valign.methods.visa.reward import Reward
 from valign.methods.visa.rewriter import Rewriter, Task
 from valign.methods.visa.target import changed, shift_vector, shifted, towards
 from valign.values import Profile
@@ -120,6 +121,41 @@ class Rewritten:
 
 
 @dataclass(frozen=True)
+class Wish:
+    """A text and what should become of it; give exactly one of instruction, profile and shift.
+
+    Attributes:
+        instruction: a wish in words.
+        profile: the scores wanted of its values; the others stay as they are.
+        shift: value -> change, -2 to 2.
+        whole: the profile speaks of every value: those it does not name should be absent.
+        share: how far to go towards the profile.
+        prompt: the question the text answers.
+
+    Raises:
+        RewriteError: an empty text, or none or several of the three.
+    """
+
+    text: str
+    instruction: str | None = None
+    profile: Profile | None = None
+    shift: Mapping[str, float] | None = None
+    whole: bool = False
+    share: float = 1.0
+    prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise RewriteError("There is no text to rewrite.")
+        given = (self.instruction, self.profile, self.shift)
+        if sum(one is not None for one in given) != 1:
+            raise RewriteError(
+                "Say what to change, in one way: instruction='more security', "
+                "profile=Profile.parse('security=+1', system), or shift={'security': 0.5}."
+            )
+
+
+@dataclass(frozen=True)
 class Visa:
     """Rewrites texts to instructions or profiles.
 
@@ -132,6 +168,7 @@ class Visa:
         candidates: drawn in each.
         temperature: of the draws.
         seed: of the draws.
+        batch_size: rows that are rewritten together; changes no text.
     """
 
     rewriter: Rewriter
@@ -142,63 +179,59 @@ class Visa:
     candidates: int = 8
     temperature: float = 1.0
     seed: int = 0
+    batch_size: int = 32
 
-    def rewrite(
-        self,
-        text: str,
-        *,
-        instruction: str | None = None,
-        profile: Profile | None = None,
-        shift: Mapping[str, float] | None = None,
-        whole: bool = False,
-        share: float = 1.0,
-        prompt: str | None = None,
-    ) -> Rewritten:
-        """Rewrite one text; give exactly one of instruction, profile and shift.
+    def __post_init__(self) -> None:
+        check_detector(self.reward.detector, self.rewriter.system)
 
-        Args:
-            instruction: a wish in words.
-            profile: the scores wanted of its values; the others stay as they are.
-            shift: value -> change, -2 to 2.
-            whole: the profile speaks of every value: those it does not name should be absent.
-            share: how far to go towards a profile.
-            prompt: the question the text answers.
+    def rewrite(self, text: str, **wish: Any) -> Rewritten:
+        """Rewrite one text; the options are those of `Wish`."""
+        return self.rewrite_all([Wish(text, **wish)])[0]
+
+    def rewrite_all(self, wishes: Sequence[Wish]) -> list[Rewritten]:
+        """Rewrite many texts, round by round in batches; only what has not passed goes on.
 
         Raises:
-            RewriteError: an empty text, or none or several of the three wishes.
+            RewriteError: an instruction without a translator, or a wish that cannot be read.
         """
-        if not text.strip():
-            raise RewriteError("There is no text to rewrite.")
-        if sum(given is not None for given in (instruction, profile, shift)) != 1:
-            raise RewriteError(
-                "Say what to change, in one way: instruction='more security', "
-                "profile=Profile.parse('security=+1', system), or shift={'security': 0.5}."
-            )
+        if not wishes:
+            return []
+        read = self.reward.detector.score([w.text for w in wishes], [w.prompt for w in wishes])
+        jobs = [self._job(wish, row) for wish, row in zip(wishes, np.asarray(read), strict=True)]
+        for number in range(self.rounds + 1):
+            open_ = [job for job in jobs if job.open]
+            if not open_:
+                break
+            self._round(number, open_)
+        return [self._done(job) for job in jobs]
+
+    def _job(self, wish: Wish, original: np.ndarray) -> _Job:
         system, steps = self.rewriter.system, self.rewriter.steps
-        original = np.asarray(self.reward.detector.score([text], [prompt]))[0]
-        confidence = 1.0
-        if profile is not None:
-            named = np.array([whole or name in profile.named for name in system.names])
-            moved = towards(original, profile.array, share=share, steps=steps)
+        confidence, shift = 1.0, wish.shift
+        if wish.profile is not None:
+            named = np.array([wish.whole or n in wish.profile.named for n in system.names])
+            moved = towards(original, wish.profile.array, share=wish.share, steps=steps)
             target = np.where(named, moved, original)
         else:
-            if instruction is not None:
-                shift, confidence = self._translated(instruction)
+            if wish.instruction is not None:
+                shift, confidence = self._translated(wish.instruction)
             target = shifted(original, shift_vector(system, shift or {}), steps=steps)
         changes = changed(original, target, system)
         start = Rewritten(
-            text=text,
-            source=text,
-            instruction=instruction,
+            text=wish.text,
+            source=wish.text,
+            instruction=wish.instruction,
             original=_named(system.names, original),
-            shift={n: float(target[system.index(n)] - original[system.index(n)]) for n in changes},
+            shift={n: changes[n] - float(original[system.index(n)]) for n in changes},
             confidence=confidence,
             target=_named(system.names, target),
         )
         if not changes:
-            return replace(start, passed=True, warning=self._idle(instruction, confidence, shift))
-        task = Task(text, changes, now=start.original, prompt=prompt)
-        return self._tried(start, task, target, float(np.linalg.norm(original - target)))
+            start = replace(start, warning=self._idle(wish.instruction, confidence, shift))
+        task = Task(wish.text, changes, now=start.original, prompt=wish.prompt)
+        far = float(np.linalg.norm(original - target))
+        limit = min(self.thresholds.distance, self.thresholds.share * far)
+        return _Job(start, task, target, limit)
 
     def _translated(self, instruction: str) -> tuple[dict[str, float], float]:
         if self.translator is None:
@@ -207,9 +240,10 @@ class Visa:
             )
         made = self.translator.translate(instruction)
         confidence = float(made.confidence)
-        sure = confidence >= self.thresholds.confidence
+        if confidence < self.thresholds.confidence:
+            return {}, confidence
         known = self.rewriter.system.names
-        return {k: float(v) for k, v in made.items() if sure and v and k in known}, confidence
+        return {k: float(v) for k, v in made.items() if v and k in known}, confidence
 
     def _idle(
         self, instruction: str | None, confidence: float, shift: Mapping[str, float] | None
@@ -223,57 +257,55 @@ class Visa:
             return "The instruction asks for no change of values; the text stays as it is."
         return "The text already has these values; it stays as it is."
 
-    def _tried(self, start: Rewritten, task: Task, target: np.ndarray, far: float) -> Rewritten:
-        limit = min(self.thresholds.distance, self.thresholds.share * far)
-        attempts: list[Attempt] = []
-        for number in range(self.rounds + 1):
-            if number:
-                texts = self.rewriter.rewrite(
-                    [task] * self.candidates,
-                    temperature=self.temperature,
-                    seed=self.seed + number - 1,
-                )
-            else:
-                texts = self.rewriter.rewrite([task])
-            marks = self.reward.mark(
-                [task.source] * len(texts), texts, np.tile(target, (len(texts), 1)),
-                [task.prompt] * len(texts),
-            )  # fmt: skip
-            attempts += self._checked(number, texts, marks, limit)
-            if any(attempt.passed for attempt in attempts):
-                break
-        chosen = max(
-            range(len(attempts)), key=lambda i: (attempts[i].passed, attempts[i].reward, -i)
+    def _round(self, number: int, jobs: Sequence[_Job]) -> None:
+        """One try of every open job: the greedy rewrite first, then draws."""
+        each = self.candidates if number else 1
+        texts = self.rewriter.rewrite(
+            [job.task for job in jobs for _ in range(each)],
+            temperature=self.temperature if number else 0.0,
+            seed=self.seed + number,
+            batch_size=self.batch_size,
         )
-        best = attempts[chosen]
-        warning = None if best.passed else self._why(best, limit)
-        return replace(
-            start, text=best.text, attempts=tuple(attempts), chosen=chosen,
-            passed=best.passed, warning=warning,
-        )  # fmt: skip
-
-    def _checked(
-        self, number: int, texts: Sequence[str], marks: Marks, limit: float
-    ) -> list[Attempt]:
-        found = []
-        for i, text in enumerate(texts):
-            forward, backward = map(float, marks.fidelity[i])
-            distance = float(marks.distance[i])
-            found.append(
+        marks = self.reward.mark(
+            [job.task.source for job in jobs for _ in range(each)],
+            texts,
+            np.repeat(np.stack([job.target for job in jobs]), each, axis=0),
+            [job.task.prompt for job in jobs for _ in range(each)],
+        )
+        for place, text in enumerate(texts):
+            job = jobs[place // each]
+            forward, backward = map(float, marks.fidelity[place])
+            distance = float(marks.distance[place])
+            kept = (forward + backward) / 2 > self.thresholds.consistency
+            job.attempts.append(
                 Attempt(
                     round=number,
                     text=text,
-                    scores=_named(self.rewriter.system.names, marks.scores[i]),
+                    scores=_named(self.rewriter.system.names, marks.scores[place]),
                     distance=distance,
                     forward=forward,
                     backward=backward,
-                    reward=float(marks.total[i]),
-                    passed=bool(text.strip())
-                    and distance <= limit
-                    and (forward + backward) / 2 > self.thresholds.consistency,
+                    reward=float(marks.total[place]),
+                    passed=bool(text.strip()) and distance <= job.limit and kept,
                 )
             )
-        return found
+
+    def _done(self, job: _Job) -> Rewritten:
+        if not job.attempts:
+            return job.start
+        chosen = max(
+            range(len(job.attempts)),
+            key=lambda i: (job.attempts[i].passed, job.attempts[i].reward, -i),
+        )
+        best = job.attempts[chosen]
+        return replace(
+            job.start,
+            text=best.text,
+            attempts=tuple(job.attempts),
+            chosen=chosen,
+            passed=best.passed,
+            warning=None if best.passed else self._why(best, job.limit),
+        )
 
     def _why(self, best: Attempt, limit: float) -> str:
         faults = []
@@ -289,6 +321,21 @@ class Visa:
             f"{' and '.join(faults) or 'it is empty'}. Ask for a smaller change, more tries, or "
             "take another rewriter."
         )
+
+
+@dataclass
+class _Job:
+    """A wish on its way."""
+
+    start: Rewritten
+    task: Task
+    target: np.ndarray
+    limit: float
+    attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def open(self) -> bool:
+        return bool(self.task.changes) and not any(a.passed for a in self.attempts)
 
 
 def _named(names: Sequence[str], scores: np.ndarray) -> dict[str, float]:

@@ -1,0 +1,253 @@
+"""`valign rewrite`: bring the values a text expresses to a wish, and keep its facts."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.markup import escape
+
+from valign.cli.console import errors, out, progress_bar
+
+if TYPE_CHECKING:
+    from valign.methods.visa.loop import Rewritten, Visa, Wish
+
+_BATCH = 16
+_FIELDS = ("text", "instruction", "profile", "prompt")
+
+
+def register(app: typer.Typer) -> None:
+    app.command("rewrite")(rewrite)
+
+
+def rewrite(
+    text: str = typer.Argument(None, help="The text to rewrite."),
+    instruction: str | None = typer.Option(
+        None, "--instruction", "-i", help="A wish in words, e.g. 'more security, less power'."
+    ),
+    profile: str | None = typer.Option(
+        None, "--profile", "-p", help="Wanted scores, e.g. security=+1,power=-0.5; others stay."
+    ),
+    whole: bool = typer.Option(
+        False, "--whole", help="Values that the profile does not name should be absent."
+    ),
+    share: float = typer.Option(
+        1.0, "--share", min=0.0, max=1.0, help="How far to go towards the profile."
+    ),
+    prompt: str | None = typer.Option(None, "--prompt", help="The question the text answers."),
+    file: Path | None = typer.Option(
+        None,
+        "--file",
+        "-f",
+        help="JSONL: objects with `text`, and `instruction` or `profile` where they differ.",
+    ),
+    to: Path | None = typer.Option(
+        None, "--out", "-o", help="JSONL of results; the same command goes on where it stopped."
+    ),
+    model: str = typer.Option(
+        "reference", "--model", "-m", help="The rewriter: a trained one's folder, or any model."
+    ),
+    template: str | None = typer.Option(None, "--template", help="full, world, or a jinja file."),
+    detector: str | None = typer.Option(None, "--detector", help="Who reads the values."),
+    nli: str | None = typer.Option(
+        None, "--nli", help="Any NLI model of the Hub instead of the bundled one."
+    ),
+    distance: float = typer.Option(0.8, "--distance", min=0.0, help="Largest L2 from the target."),
+    consistency: float = typer.Option(0.3, "--consistency", help="Least agreement with the text."),
+    rounds: int = typer.Option(2, "--rounds", min=0, help="Tries after the first."),
+    candidates: int = typer.Option(8, "--candidates", min=1, help="Draws in each try."),
+    max_new_tokens: int | None = typer.Option(None, "--max-new-tokens", min=1),
+    seed: int = typer.Option(0, "--seed", min=0),
+    json: bool = typer.Option(False, "--json", help="One object a text, with every attempt."),
+) -> None:
+    """Rewrite a text: detect its values, set a target, rewrite, check, and try again.
+
+    Where no try passes, the best one is returned with a warning that says what is wrong with it.
+    """
+    if (text is None) == (file is None):
+        raise typer.BadParameter("Give one text, or a file of them with --file.")
+    if to is not None and file is None:
+        raise typer.BadParameter("--out keeps the results of --file; one text is printed.")
+    if instruction is not None and profile is not None:
+        raise typer.BadParameter("Give --instruction or --profile, not both.")
+    shared = dict(instruction=instruction, profile=profile)
+    rows = [{**shared, "text": text, "prompt": prompt}] if file is None else _rows(file, shared)
+    wishes = [_wish(row, whole, share) for row in rows]
+    done = _finished(to, wishes) if to is not None else 0
+    if done == len(wishes):
+        errors.print(f"All {done} rewrites are in {to}.", markup=False, highlight=False)
+        return
+    needs_words = any(wish.instruction is not None for wish in wishes)
+    visa = _visa(
+        model, template, detector, nli, max_new_tokens, needs_words,
+        rounds=rounds, candidates=candidates, seed=seed, cuts=(distance, consistency),
+    )  # fmt: skip
+    with progress_bar("texts", quiet=file is None) as bar:
+        task = bar.add_task("rewriting", total=len(wishes), completed=done)
+        for begin in range(done, len(wishes), _BATCH):
+            made = visa.rewrite_all(wishes[begin : begin + _BATCH])
+            if to is not None:
+                _append(to, made)
+            else:
+                for one in made:
+                    _show(one, json)
+            bar.advance(task, len(made))
+    if to is not None:
+        out.print(str(to), markup=False, highlight=False, soft_wrap=True)
+
+
+def _visa(
+    model: str,
+    template: str | None,
+    detector: str | None,
+    nli: str | None,
+    max_new_tokens: int | None,
+    needs_words: bool,
+    *,
+    rounds: int,
+    candidates: int,
+    seed: int,
+    cuts: tuple[float, float],
+) -> Visa:
+    """The loop with all its parts; the world's own for the reference model."""
+    from transformers.utils import logging
+
+    from valign.detect import load_detector
+    from valign.methods.visa.fidelity import EntailmentFidelity, Fidelity
+    from valign.methods.visa.loop import Thresholds, Visa
+    from valign.methods.visa.reward import Reward
+    from valign.methods.visa.rewriter import Rewriter
+
+    logging.disable_progress_bar()
+    in_world = detector == "world" or (detector is None and model == "reference")
+    path = model
+    if model == "reference":
+        from valign.world import reference_path
+
+        path, template = str(reference_path()), template or "world"
+    rewriter = Rewriter.load(path, template=template, max_new_tokens=max_new_tokens)
+    fidelity: Fidelity
+    if in_world:
+        from valign.world.rewrites import WorldFidelity
+
+        fidelity = WorldFidelity()
+    else:
+        from valign.detect.entail import Entailment
+
+        fidelity = EntailmentFidelity(Entailment.from_pretrained(nli) if nli else None)
+    reads = load_detector("world" if in_world else detector or "english-a", system=rewriter.system)
+    translator: Any = None
+    if needs_words:
+        from valign.translate import Translator
+
+        translator = Translator.load()
+    return Visa(
+        rewriter,
+        Reward(reads, fidelity),
+        translator,
+        Thresholds(distance=cuts[0], consistency=cuts[1]),
+        rounds=rounds,
+        candidates=candidates,
+        seed=seed,
+    )
+
+
+def _rows(file: Path, shared: dict[str, str | None]) -> list[dict[str, Any]]:
+    from valign.cli.textfile import TextFileError
+
+    found = []
+    for number, line in _lines(file):
+        try:
+            row = json_module.loads(line)
+        except json_module.JSONDecodeError as error:
+            raise TextFileError(f"{file}, line {number} is not JSON: {error.msg}.") from None
+        wrong = not isinstance(row, dict) or not isinstance(row.get("text"), str)
+        if wrong or any(not isinstance(row.get(k), str | None) for k in _FIELDS):
+            raise TextFileError(
+                f'{file}, line {number}: expected an object like {{"text": "...", '
+                '"instruction": "more security"}.'
+            )
+        own = {k: row.get(k) for k in _FIELDS}
+        if own["instruction"] is None and own["profile"] is None:
+            own |= shared
+        found.append(own)
+    if not found:
+        raise TextFileError(f"{file} is empty: expected one JSON object a line.")
+    return found
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    from valign.cli.textfile import TextFileError
+
+    if not file.is_file():
+        raise TextFileError(f"No such file: {file}")
+    try:
+        with file.open(encoding="utf-8-sig") as lines:
+            yield from ((n, line) for n, line in enumerate(lines, start=1) if line.strip())
+    except UnicodeDecodeError as error:
+        raise TextFileError(f"{file} is not UTF-8 text: {error.reason}.") from None
+
+
+def _wish(row: dict[str, Any], whole: bool, share: float) -> Wish:
+    from valign.methods.visa.loop import Wish
+    from valign.values import Profile, load_system
+
+    given = row["profile"]
+    parsed = None if given is None else Profile.parse(given, load_system("schwartz10"))
+    return Wish(
+        row["text"], row["instruction"], parsed, whole=whole, share=share, prompt=row["prompt"]
+    )
+
+
+def _finished(to: Path, wishes: list[Wish]) -> int:
+    """How many results lie there; a line cut short by a stop is taken away.
+
+    Raises:
+        TextFileError: results of other texts.
+    """
+    from valign.cli.textfile import TextFileError
+
+    if not to.is_file():
+        to.parent.mkdir(parents=True, exist_ok=True)
+        return 0
+    whole: list[str] = []
+    for line in to.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            kept = json_module.loads(line)
+        except json_module.JSONDecodeError:
+            break
+        place = len(whole)
+        if not line.endswith("\n"):
+            break
+        if place >= len(wishes) or kept.get("source") != wishes[place].text:
+            raise TextFileError(
+                f"{to} holds results of other texts (line {place + 1}). Choose another --out."
+            )
+        whole.append(line)
+    to.write_text("".join(whole), encoding="utf-8")
+    return len(whole)
+
+
+def _append(to: Path, made: list[Rewritten]) -> None:
+    with to.open("a", encoding="utf-8") as file:
+        for one in made:
+            file.write(json_module.dumps(one.to_dict(), ensure_ascii=False) + "\n")
+
+
+def _show(one: Rewritten, json: bool) -> None:
+    if json:
+        typer.echo(json_module.dumps(one.to_dict(), ensure_ascii=False))
+        return
+    out.print(one.text, markup=False, highlight=False, soft_wrap=True)
+    if one.warning:
+        errors.print(f"[yellow]warning:[/] {escape(one.warning)}", highlight=False, soft_wrap=True)
+    moves = ", ".join(f"{name} {size:+.2f}" for name, size in one.shift.items())
+    if moves:
+        tries = len(one.attempts)
+        errors.print(
+            f"asked for {moves}; {tries} {'try' if tries == 1 else 'tries'}",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
