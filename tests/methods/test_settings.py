@@ -66,6 +66,8 @@ def test_an_unknown_setting_names_the_nearest():
         ("angular", "plane", "flat"),
         ("angular", "angle", 400),
         ("pplm", "steps", 0),
+        ("sae", "features", 0),
+        ("sae", "least_r2", 1),
         ("k-steering", "decay", 0),
         ("re-control", "steps", 0),
         ("bipo", "beta", 0),

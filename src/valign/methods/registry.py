@@ -27,6 +27,7 @@ BUILTIN: dict[str, str] = {
     "re-control": "valign.methods.re_control:REControl",
     "bipo": "valign.methods.bipo:BiPO",
     "reft": "valign.methods.reft:LoReFT",
+    "sae": "valign.methods.sae:SAE",
     "svgt": "valign.methods.svgt:SVGT",
     "visa": "valign.methods.visa:VISA",
 }
