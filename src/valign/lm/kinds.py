@@ -12,6 +12,7 @@ from valign.lm.bridge import BridgeSession, check_bridge
 from valign.lm.errors import UnsupportedSiteError
 from valign.lm.host import HostModel
 from valign.lm.steer import Controls, Session, check_edits
+from valign.lm.weights import WeightsSession, check_weights, weights_key
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ def _bridge_key(control: BridgeControl) -> Hashable:
 _ENGINES: dict[Kind, _Engine] = {
     "edits": _Engine(check_edits, Session, lambda control: ()),
     "bridge": _Engine(check_bridge, BridgeSession, _bridge_key),
+    "weights": _Engine(check_weights, WeightsSession, weights_key),
 }
 
 

@@ -87,7 +87,7 @@ class Layout:
         if site.kind == "resid":
             self.module(site)
             return self.width
-        shape = _linear_shape(self.module(site))
+        shape = linear_shape(self.module(site))
         return shape[1] if site.kind == "logits" else shape[0]
 
     def sites(self, kind: str) -> tuple[Site, ...]:
@@ -167,7 +167,7 @@ def _last_projection(block: nn.Module, width: int, *, attention: bool) -> nn.Mod
     for name, module in block.named_modules():
         if any(name.startswith(f"{outer}.") for outer in linear):
             continue  # what an adapter or a quantiser keeps inside a linear map
-        shape = _linear_shape(module, strict=False)
+        shape = linear_shape(module, strict=False)
         if shape is None:
             continue
         linear.append(name)
@@ -179,7 +179,7 @@ def _last_projection(block: nn.Module, width: int, *, attention: bool) -> nn.Mod
     return found[-1][1]
 
 
-def _linear_shape(module: nn.Module, *, strict: bool = True) -> tuple[int, int] | None:
+def linear_shape(module: nn.Module, *, strict: bool = True) -> tuple[int, int] | None:
     """(inputs, outputs) of a linear map; quantised linears carry the same attributes."""
     if isinstance(module, Conv1D):
         return module.nx, module.nf
