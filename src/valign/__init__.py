@@ -32,6 +32,7 @@ _WHERE = {
     "Results": "valign.study.results",
     "Site": "valign.control",
     "TextControl": "valign.control",
+    "Translator": "valign.translate",
     "ValignError": "valign.values",
     "ValueSystem": "valign.values",
     "generate": "valign.lm",
@@ -60,6 +61,7 @@ __all__ = [
     "Results",
     "Site",
     "TextControl",
+    "Translator",
     "ValignError",
     "ValueSystem",
     "__version__",
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
     from valign.measure import Estimate
     from valign.methods import Method, get_method
     from valign.study.results import Results
+    from valign.translate import Translator
     from valign.values import Profile, ValignError, ValueSystem, load_system
 
 

@@ -30,6 +30,7 @@ from valign.cli import (
     serve,
     study,
     svo,
+    translate,
 )
 from valign.cli.console import errors
 
@@ -44,7 +45,7 @@ app = typer.Typer(
 
 for module in (
     demo, run, fit, study, compare, generate, export, serve, profile, ask, drift, svo, score,
-    rewrite, detector, report, lists,
+    rewrite, translate, detector, report, lists,
 ):  # fmt: skip
     module.register(app)
 
