@@ -24,7 +24,10 @@ def lm():
 
 
 def test_the_request_lists_changes_in_grid_steps_and_tells_what_is_known():
-    full = "{% for c in changes %}{{ c.title }} {{ c.now }} {{ c.wanted }} {{ c.level }};{% endfor %}{{ prompt }}|{{ source }}"
+    full = (
+        "{% for c in changes %}{{ c.title }} {{ c.now }} {{ c.wanted }} {{ c.level }};{% endfor %}"
+        "{{ prompt }}|{{ source }}"
+    )
     said = request(full, SYSTEM, " text ", {"power": -0.5}, now={"power": 0.5}, prompt="why")
     assert said == "power 0.5 -0.5 -1;why|text"
     assert request(TEMPLATE, SYSTEM, "text", {"power": 2 / 3}, steps=3) == "power 2 text"

@@ -1,4 +1,4 @@
-"""Rewrite controls: the host answers as it is, then a rewriter changes what its answer expresses."""
+"""Rewrite controls: the host answers, then a rewriter changes what its answer expresses."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from valign.corpora.errors import CorpusError
-from valign.values import ProfileError, ValueSystem
+from valign.values import ProfileError, UnknownValueError, ValueSystem
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ def load_triplets(system: ValueSystem, path: str | Path | None = None) -> list[T
             continue
         try:
             found.append(_triplet(system, json.loads(line), number))
+        except UnknownValueError:
+            raise
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ProfileError) as error:
             raise CorpusError(
                 f"{file}, line {number} is no triplet: {type(error).__name__}: {error}. Expected "

@@ -1,8 +1,8 @@
 """Rewriting tasks of the world, and the exact check of what a rewrite did to its source's facts.
 
-A source is a dilemma's answer. One or two of its values are to change: a value that is absent is
-raised or argued against, one that is there is turned round, made weaker or stronger, or left out.
-The reference keeps all other sentences as they are, in their order.
+A source is a dilemma's answer in which each value has one sentence. One or two values are to
+change: one that is absent is raised or argued against, one that is there is turned round, made
+weaker or stronger, or left out. The reference keeps all other sentences, in their order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .dice import Dice
 from .dilemma import closing, parts, recommend, value_sentences
 from .judge import _abstract, _grammar, _split
 from .lexicon import N_VALUES, VALUES, openers, sentence_table, with_opener
-from .scenarios import Situation, draw_situation, rates
+from .scenarios import draw_situation, rates
 from .slots import Slots, draw_slots
 from .tables import table
 
@@ -56,7 +56,7 @@ def _rewrite(key: str, split: str) -> Triplet:
     first, _ = recommend(told, situation, slots, person)
     plain = parts(told, situation, {}, fit_only)
     said = {
-        v: value_sentences(told, v, sign, intensity, fit_only, True)
+        v: value_sentences(told, v, sign, intensity, fit_only, False)
         for v, (sign, intensity) in slots.items()
     }
     body = told.shuffled([*plain, *(s for own in said.values() for s in own)])
@@ -76,7 +76,7 @@ def _rewrite(key: str, split: str) -> Triplet:
         source=" ".join([first, *body, *end]),
         changes={VALUES[v]: sign * intensity / STEPS for v, (sign, intensity) in changes.items()},
         rewrite=" ".join([first, *rewritten, *end]),
-        worse=_faults(turned, first, body, rewritten, end, plain, situation),
+        worse=_faults(turned, first, body, rewritten, end, plain),
         prompt=prompt,
         original=tuple(original.tolist()),
         target=tuple(target.tolist()),
@@ -130,15 +130,15 @@ def _faults(
     rewritten: Sequence[str],
     end: Sequence[str],
     plain: Sequence[str],
-    situation: Situation,
 ) -> tuple[str, ...]:
     """The source itself (no value changed), and the reference with a fact lost."""
-    facts = [s for s in plain if s in rewritten and s not in table("dialogues")["fillers"]]
-    lost = dice.pick(facts)
-    return (
-        " ".join([first, *body, *end]),
-        " ".join([first, *(s for s in rewritten if s != lost), *end]),
-    )
+
+    def without(lost: str) -> str:
+        return " ".join([first, *(s for s in rewritten if s != lost), *end])
+
+    known = all_facts(without(""))  # two sentences may state one fact
+    losses = [text for s in plain if all_facts(text := without(s)) < known]
+    return " ".join([first, *body, *end]), dice.pick(losses)
 
 
 class WorldFidelity:
@@ -179,9 +179,9 @@ class WorldFidelity:
         return forward, len(known & stated) / len(known) if known else 1.0
 
 
-def facts_by_sentence(text: str) -> list[set[tuple[str, str]] | None | str]:
+def facts_by_sentence(text: str) -> list[set[tuple[str, str]] | str | None]:
     """Of each complete sentence: its facts, `value` where it speaks of a value, None if unknown."""
-    found: list[set[tuple[str, str]] | None | str] = []
+    found: list[set[tuple[str, str]] | str | None] = []
     for sentence in _split(text):
         if sentence in sentence_table():
             found.append("value")

@@ -49,9 +49,7 @@ def best_of(
     greedy = rewriter.rewrite(tasks, batch_size=batch_size)
     again = [task for task in tasks for _ in range(n - 1)]
     drawn = rewriter.rewrite(again, temperature=temperature, seed=seed, batch_size=batch_size)
-    texts = [
-        (first, *drawn[i * (n - 1) : (i + 1) * (n - 1)]) for i, first in enumerate(greedy)
-    ]
+    texts = [(first, *drawn[i * (n - 1) : (i + 1) * (n - 1)]) for i, first in enumerate(greedy)]
     flat = [text for own in texts for text in own]
     marks = reward.mark(
         [task.source for task in tasks for _ in range(n)],

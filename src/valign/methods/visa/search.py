@@ -156,9 +156,7 @@ def pareto(ranked: Sequence[Rewritten]) -> tuple[Rewritten, ...]:
     """Those that none before them (better liked) beats in both consistency and smallness."""
     kept: list[Rewritten] = []
     for one in ranked:
-        if not any(
-            _consistency(k) >= _consistency(one) and _size(k) <= _size(one) for k in kept
-        ):
+        if not any(_consistency(k) >= _consistency(one) and _size(k) <= _size(one) for k in kept):
             kept.append(one)
     return tuple(kept)
 

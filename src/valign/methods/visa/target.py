@@ -75,9 +75,7 @@ def changed(
     }
 
 
-def composed(
-    system: ValueSystem, original: np.ndarray, changes: Mapping[str, float]
-) -> np.ndarray:
+def composed(system: ValueSystem, original: np.ndarray, changes: Mapping[str, float]) -> np.ndarray:
     """The original with some values set: the target that a triplet's changes mean."""
     found = np.array(original, dtype=float)
     for name, score in changes.items():

@@ -192,9 +192,7 @@ def targets(rewriter: Rewriter, triplets: Sequence[Triplet], reward: Reward) -> 
     read = iter(reward.detector.score([t.source for t in unknown], [t.prompt for t in unknown]))
     return np.array(
         [
-            t.target
-            if t.target is not None
-            else composed(rewriter.system, next(read), t.changes)
+            t.target if t.target is not None else composed(rewriter.system, next(read), t.changes)
             for t in triplets
         ],
         dtype=float,
@@ -271,9 +269,7 @@ def _trainer(
     if phase == "sft":
         from trl import SFTConfig, SFTTrainer
 
-        args = SFTConfig(
-            max_length=longest, train_sampling_strategy="group_by_length", **shared
-        )
+        args = SFTConfig(max_length=longest, train_sampling_strategy="group_by_length", **shared)
         return SFTTrainer(args=args, **given)
     if phase == "dpo":
         from trl import DPOConfig, DPOTrainer

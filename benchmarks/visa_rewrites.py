@@ -1,0 +1,329 @@
+"""Rewriters compared on the world's rewriting tasks: VISA, SFT, DPO, SimPO, prompting, best of n.
+
+    OMP_NUM_THREADS=1 python benchmarks/visa_rewrites.py --work /tmp/visa --out benchmarks
+
+All rewriters are the reference model. One warm-up by references is shared; from it SFT goes on, and
+GRPO, DPO and SimPO start, each for the same training time (`--minutes`). Best of 8 draws from the
+warm-up with GRPO's reward. `prompting` asks the reference model in the instructions it was trained
+on; `untrained` gives it the rewriters' request. `unchanged` hands the source back.
+
+Tasks for judging are of held-out scenarios. Values are judged by the world's exact parser, which
+tunes nothing (the reward reads values by an n-gram regression); facts by the world's exact check,
+which the reward uses, too. Intervals: 95 % bootstrap over tasks, the same draws for all rows.
+Settings are ours and untuned; the learning rate of the warm-up was chosen by training loss.
+
+The same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from valign.corpora.triplets import Triplet
+from valign.lm import HostModel
+from valign.measure import Resampling
+from valign.measure.bootstrap import mean
+from valign.measure.rewriting import distance, figures, success, success_curve
+from valign.methods.progress import listening
+from valign.methods.visa.best_of import best_of
+from valign.methods.visa.guards import copied, length_ratio, repetition
+from valign.methods.visa.reward import Reward
+from valign.methods.visa.rewriter import Rewriter, Task, template_text
+from valign.methods.visa.training import Phase, Settings, Trained, train
+from valign.values import load_system
+from valign.world import WorldJudge, reference_path
+from valign.world.detector import WorldDetector
+from valign.world.rewrites import WorldFidelity, all_facts, rewrites
+from valign.world.tuner import WorldTuner
+
+SYSTEM = load_system("schwartz10")
+LARGEST, LEAST = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0), (0.3, 0.5, 0.7, 0.9)
+PLAIN = (
+    "{% for c in changes %}{% if c.level > 0 %}Speak in favour of {{ c.name }}."
+    "{% elif c.level < 0 %}Speak against {{ c.name }}.{% else %}Leave {{ c.name }} out."
+    "{% endif %} {% endfor %}{{ prompt }} {{ source }}"
+)
+"""Instructions in the wording that the reference model knows, with the question and the source."""
+ARMS: dict[str, tuple[Phase, dict[str, Any]]] = {
+    "visa": ("grpo", dict(batch=32, generations=8, beta=0.02, rate=1e-4)),
+    "sft": ("sft", dict(batch=16, rate=3e-4)),
+    "dpo": ("dpo", dict(batch=8, beta=0.1, rate=5e-5)),
+    "simpo": ("simpo", dict(batch=8, beta=2.0, margin=1.0, rate=5e-5)),
+    "visa, no guards": ("grpo", dict(batch=32, generations=8, beta=0.02, rate=1e-4)),
+}
+"""Small models take larger rates than the papers'; none was tuned."""
+
+
+class Bench:
+    """One seed's rewriters and their rewrites, kept in a folder."""
+
+    def __init__(self, work: Path, seed: int, *, tasks: int, warm: float, minutes: float):
+        self.work, self.seed = work / f"seed-{seed}", seed
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.warm, self.minutes = warm, minutes
+        self.judged = rewrites(tasks, seed=seed, split="heldout")
+        self.material = rewrites(24_000, seed=seed)
+        self.reference = Rewriter(
+            HostModel.load(reference_path()), SYSTEM, template_text("world"),
+            steps=3, max_new_tokens=120,
+        )  # fmt: skip
+        self.reward = Reward(WorldTuner(), WorldFidelity())
+        self.tasks = [Task(t.source, t.changes, prompt=t.prompt) for t in self.judged]
+
+    def settings(self, minutes: float, **more: Any) -> Settings:
+        return Settings(
+            steps=100_000, seconds=60 * minutes, lora_rank=None, max_new_tokens=120,
+            save_every=25, seed=self.seed, **more,
+        )  # fmt: skip
+
+    def warmed(self) -> Trained:
+        return train(
+            "sft", self.reference, self.material[:16_000], self.work / "warm-up",
+            self.settings(self.warm, batch=8, rate=1e-3),
+        )  # fmt: skip
+
+    def trained(self, arm: str) -> Trained:
+        phase, own = ARMS[arm]
+        reward = self.reward
+        if arm.endswith("no guards"):
+            reward = replace(reward, weights=(1.0, 1.0, 0.0), floor=0.0)
+        return train(
+            phase, Rewriter.load(self.warmed().folder), self.material[16_000:],
+            self.work / arm.replace(", ", "-").replace(" ", "-"),
+            self.settings(self.minutes, **own), reward=reward if phase == "grpo" else None,
+        )  # fmt: skip
+
+    def texts(self, arm: str) -> list[str]:
+        """The arm's rewrites, made once."""
+        file = self.work / f"{arm}.json"
+        if file.is_file():
+            return json.loads(file.read_text())
+        made = self._made(arm)
+        file.write_text(json.dumps(made))
+        return made
+
+    def _made(self, arm: str) -> list[str]:
+        if arm == "unchanged":
+            return [t.source for t in self.judged]
+        if arm == "reference rewrites":
+            return [t.rewrite for t in self.judged]
+        if arm == "untrained":
+            return self.reference.rewrite(self.tasks)
+        if arm == "prompting":
+            return replace(self.reference, template=PLAIN).rewrite(self.tasks)
+        if arm == "warm-up":
+            return Rewriter.load(self.warmed().folder).rewrite(self.tasks)
+        if arm.startswith("best of 8"):
+            of = "visa" if arm.endswith("visa") else "warm-up"
+            folder = (self.trained("visa") if of == "visa" else self.warmed()).folder
+            target = np.array([t.target for t in self.judged])
+            drawn = best_of(Rewriter.load(folder), self.reward, self.tasks, target, n=8)
+            return [c.text for c in drawn]
+        return Rewriter.load(self.trained(arm).folder).rewrite(self.tasks)
+
+
+def facts(judged: Sequence[Triplet], texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Per rewrite: share of the source's facts kept, and whether a fact was added."""
+    kept, added = [], []
+    for triplet, text in zip(judged, texts, strict=True):
+        known, said = all_facts(triplet.source), all_facts(text)
+        kept.append(len(known & said) / max(len(known), 1))
+        added.append(len(said - known) / max(len(said), 1))
+    return np.array(kept), np.array(added)
+
+
+def measure(benches: Sequence[Bench], arm: str) -> dict[str, Any]:
+    """All figures of one arm over all seeds."""
+    judged = [t for bench in benches for t in bench.judged]
+    texts = [text for bench in benches for text in bench.texts(arm)]
+    judge, fidelity = WorldDetector(), WorldFidelity()
+    scores = judge.score(texts)
+    original = np.array([t.original for t in judged])
+    target = np.array([t.target for t in judged])
+    faithful = fidelity.judge([t.source for t in judged], texts)
+    draws = Resampling.of(len(texts), seed=0, n_boot=2000)
+    found = {k: asdict(v) for k, v in vars(
+        figures(scores, original, target, faithful, draws)
+    ).items()}  # fmt: skip
+    kept, added = facts(judged, texts)
+    far, both = distance(scores, target), faithful.mean(axis=1)
+    readings = [WorldJudge().read({}, text) for text in texts]
+    tuned = WorldTuner().score(texts)
+    extra = {
+        "facts_kept": kept,
+        "facts_added": added,
+        "all_facts_kept_none_added": (kept == 1) & (added == 0),
+        "moved": (np.abs(target - original).sum(1) > np.abs(target - scores).sum(1)).astype(float),
+        "exact": ((far < 1e-6) & (faithful.min(axis=1) == 1)).astype(float),
+        "strict": success(far, both, largest=0.2, least=0.9).astype(float),
+        "fluent": np.array([float(r.fluent) for r in readings]),
+        "length_ratio": np.array(
+            [length_ratio(t.source, x) for t, x in zip(judged, texts, strict=True)]
+        ),
+        "repetition": np.array([repetition(x) for x in texts]),
+        "copied": np.array([copied(t.source, x) for t, x in zip(judged, texts, strict=True)]),
+        "tuner_minus_judge": np.abs(tuned - scores).sum(axis=1),
+    }
+    for name, rows in extra.items():
+        found[name] = asdict(mean(np.asarray(rows, dtype=float), draws).at())
+    curve = success_curve(far, both, draws, largest=LARGEST, least=LEAST)
+    found["jsr_curve"] = {
+        "largest": LARGEST, "least": LEAST, "value": curve.value.tolist(),
+        "low": curve.low.tolist(), "high": curve.high.tolist(),
+    }  # fmt: skip
+    return found
+
+
+def compared(benches: Sequence[Bench], arms: Sequence[str]) -> dict[str, Any]:
+    """JSR of VISA minus that of each other arm, paired by task."""
+    judged = [t for bench in benches for t in bench.judged]
+    target = np.array([t.target for t in judged])
+    draws = Resampling.of(len(judged), seed=0, n_boot=2000)
+
+    def rows(arm: str, largest: float, least: float) -> np.ndarray:
+        texts = [text for bench in benches for text in bench.texts(arm)]
+        far = distance(WorldDetector().score(texts), target)
+        both = WorldFidelity().judge([t.source for t in judged], texts).mean(axis=1)
+        return success(far, both, largest=largest, least=least).astype(float)
+
+    found = {}
+    for name, cuts in (("jsr", (0.8, 0.3)), ("strict", (0.2, 0.9))):
+        own = rows("visa", *cuts)
+        found[name] = {
+            arm: asdict(mean(own - rows(arm, *cuts), draws).at()) for arm in arms if arm != "visa"
+        }
+    return found
+
+
+def table(results: dict[str, Any]) -> str:
+    """The page."""
+    columns = {
+        "consistency": "consistency", "distance": "L2", "cosine": "cosine", "jsr": "JSR",
+        "strict": "L2 < 0.2 and consistency > 0.9", "exact": "exactly right",
+        "untouched": "untouched values moved by",
+    }  # fmt: skip
+    audit = {
+        "facts_kept": "facts kept", "facts_added": "facts added", "fluent": "fluent",
+        "length_ratio": "length / source", "repetition": "repeated 4-grams",
+        "copied": "4-grams copied", "tuner_minus_judge": "tuner against judge (L1)",
+    }  # fmt: skip
+    lines = ["# Rewriters on the world", "", f"`{results['command']}`", "", results["about"], ""]
+    for title, names in (("Figures", columns), ("Audit", audit)):
+        lines += [f"## {title}", "", "| rewriter | " + " | ".join(names.values()) + " |"]
+        lines.append("| --- |" + " --- |" * len(names))
+        for arm, found in results["arms"].items():
+            cells = [
+                f"{found[n]['value']:.2f} [{found[n]['low']:.2f}, {found[n]['high']:.2f}]"
+                for n in names
+            ]
+            lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+        lines.append("")
+    lines += ["## JSR over cuts", "", "At consistency > 0.3 and, in brackets, > 0.9.", ""]
+    lines += ["| rewriter | " + " | ".join(f"L2 < {a}" for a in LARGEST) + " |"]
+    lines.append("| --- |" + " --- |" * len(LARGEST))
+    for arm, found in results["arms"].items():
+        value = found["jsr_curve"]["value"]
+        cells = [f"{row[0]:.2f} ({row[-1]:.2f})" for row in value]
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    lines += ["", "## VISA minus the others, paired by task", ""]
+    lines += ["| other | JSR | L2 < 0.2 and consistency > 0.9 |", "| --- | --- | --- |"]
+    for arm in results["against"]["jsr"]:
+        cells = [
+            f"{e['value']:+.2f} [{e['low']:+.2f}, {e['high']:+.2f}]"
+            for e in (results["against"][n][arm] for n in ("jsr", "strict"))
+        ]
+        lines.append(f"| {arm} | {cells[0]} | {cells[1]} |")
+    lines += ["", "## Cost", "", "| training | steps | seconds | steps per hour |"]
+    lines.append("| --- | --- | --- | --- |")
+    for arm, cost in results["cost"].items():
+        lines.append(
+            f"| {arm} | {cost['steps']} | {cost['seconds']:.0f} | {cost['steps_per_hour']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--work", type=Path, required=True, help="Folder of models and texts.")
+    options.add_argument("--out", type=Path, default=Path(__file__).parent)
+    options.add_argument("--seeds", type=int, default=1)
+    options.add_argument("--tasks", type=int, default=150)
+    options.add_argument("--warm-up", type=float, default=25.0, help="Minutes.")
+    options.add_argument("--minutes", type=float, default=7.0, help="Of each arm's training.")
+    options.add_argument("--arms", nargs="*", default=["visa", "sft", "dpo", "simpo"])
+    options.add_argument("--only", help="Train this arm and end: for two processes.")
+    asked = options.parse_args()
+    torch.set_num_threads(1)
+    last = [0.0]
+
+    def heard(what: str, done: int, total: int) -> None:
+        if time.monotonic() - last[0] > 30:
+            last[0] = time.monotonic()
+            print(time.strftime("%H:%M:%S"), what, done, flush=True)
+
+    with listening(heard):
+        benches = [
+            Bench(asked.work, s, tasks=asked.tasks, warm=asked.warm_up, minutes=asked.minutes)
+            for s in range(asked.seeds)
+        ]
+        if asked.only:
+            for bench in benches:
+                bench.warmed() if asked.only == "warm-up" else bench.trained(asked.only)
+            return
+        arms = ["unchanged", "untrained", "prompting", "warm-up", "best of 8"]
+        arms = [*arms, *asked.arms, "reference rewrites"]
+        if "visa" in asked.arms:
+            arms.insert(-1, "best of 8, visa")
+        found = {}
+        for arm in arms:
+            began = time.monotonic()
+            found[arm] = measure(benches, arm)
+            brief = {k: round(found[arm][k]["value"], 3) for k in ("consistency", "jsr", "strict")}
+            print(arm, brief, f"{time.monotonic() - began:.0f} s", flush=True)
+    cost = {}
+    for name in ("warm-up", *asked.arms):
+        made = [b.warmed() if name == "warm-up" else b.trained(name) for b in benches]
+        steps, seconds = sum(t.steps for t in made), sum(t.seconds for t in made)
+        cost[name] = dict(steps=steps, seconds=seconds, steps_per_hour=steps / seconds * 3600,
+                          log=[t.log for t in made])  # fmt: skip
+    samples = [
+        dict(source=t.source, changes=dict(t.changes), rewrites={
+            arm: benches[0].texts(arm)[i] for arm in arms
+        })
+        for i, t in enumerate(benches[0].judged[:8])
+    ]  # fmt: skip
+    results = dict(
+        command=" ".join(["python", Path(sys.argv[0]).as_posix(), *sys.argv[1:]]),
+        about=(
+            f"{asked.seeds} seed(s), {asked.tasks} held-out tasks a seed. Warm-up "
+            f"{asked.warm_up:g} minutes, each arm {asked.minutes:g} minutes more, one thread of a "
+            "shared CPU. Judge: the world's exact parser; the reward reads values by another "
+            "detector. Settings ours, untuned."
+        ),
+        versions={p: metadata.version(p) for p in ("torch", "transformers", "trl")}
+        | {"python": platform.python_version()},
+        model=benches[0].reference.lm.fingerprint,
+        arms=found,
+        against=compared(benches, [*asked.arms, "warm-up", "best of 8", "prompting", "untrained"]),
+        cost=cost,
+        samples=samples,
+    )
+    (asked.out / "visa_rewrites.json").write_text(json.dumps(results, indent=1) + "\n")
+    (asked.out / "visa_rewrites.md").write_text(table(results))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
