@@ -34,6 +34,10 @@ METHODS = {
     "reft": dict(epochs=1),
     "sae": dict(epochs=20),
     "svgt": dict(size=16, epochs=1, bridge_epochs=1),
+    "mva": dict(rank=2, steps=2, batch_size=4, rate=0.01),
+    "dpo": dict(rank=2, steps=2, batch_size=4, rate=0.01),
+    "simpo": dict(rank=2, steps=2, batch_size=4, rate=0.01),
+    "sft": dict(rank=2, steps=2, batch_size=4, rate=0.01),
     "visa": dict(template="world", max_new_tokens=8),
 }
 VARIANTS = [

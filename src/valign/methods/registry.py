@@ -29,6 +29,10 @@ BUILTIN: dict[str, str] = {
     "reft": "valign.methods.reft:LoReFT",
     "sae": "valign.methods.sae:SAE",
     "svgt": "valign.methods.svgt:SVGT",
+    "mva": "valign.methods.mva.method:MVA",
+    "dpo": "valign.methods.dpo:DPO",
+    "simpo": "valign.methods.simpo:SimPO",
+    "sft": "valign.methods.sft:SFT",
     "visa": "valign.methods.visa:VISA",
 }
 """Method name -> where its class is; a new method adds one line."""

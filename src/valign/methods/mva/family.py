@@ -1,0 +1,116 @@
+"""What MVA and its competitors share: settings, one adapter a value, the control made of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from valign.control.weights import WeightsControl
+from valign.corpora.types import Corpus
+from valign.lm import HostModel
+from valign.methods.base import Method
+from valign.methods.errors import MethodSettingError
+from valign.methods.mva.combine import control_of
+from valign.methods.mva.samples import Sample, logps, tokenised
+from valign.methods.mva.training import Recipe, Trained, train_adapter
+from valign.methods.readings import need_pairs
+from valign.values import Profile
+
+
+class AdapterMethod(Method):
+    """Base of the methods that train LoRA adapters on a corpus' pairs: positive over negative.
+
+    Every adapter is trained *towards* its value; the target's number becomes its weight, so that
+    `power=-0.5` subtracts half of it. Figures marked untuned were chosen once and measured by
+    nobody.
+    """
+
+    loss: ClassVar[Literal["sigmoid", "sigmoid_norm", "sft"]] = "sigmoid"
+
+    rank: int = Field(default=16, ge=1)
+    """Of the adapters (the paper: 64; ours, untuned)."""
+    alpha: float = Field(default=32.0, gt=0)
+    """LoRA's alpha; updates are scaled by alpha / rank (the paper: 2)."""
+    modules: tuple[str, ...] | str = "all-linear"
+    """Names of the linear layers that get an adapter, e.g. `q_proj,v_proj`, or `all-linear` (the
+    paper: q, k, v and o; ours, untuned)."""
+    epochs: int = Field(default=3, ge=1)
+    """Passes over the pairs (the released code: 3)."""
+    steps: int = Field(default=0, ge=0)
+    """Steps instead of passes; 0 goes by `epochs`."""
+    rate: float = Field(default=1e-4, gt=0)
+    """Highest learning rate (the paper: 1e-5 with 160,000 pairs; ours, untuned)."""
+    batch_size: int = Field(default=8, ge=1)
+    """Pairs per step, over all processes (the paper: 2)."""
+    accumulate: int = Field(default=1, ge=1)
+    """Parts that a step is cut into, to save memory."""
+    recompute: bool = False
+    """Gradient checkpointing: less memory, more time."""
+    save_every: int = Field(default=100, ge=1)
+    """Steps between checkpoints."""
+    seed: int = 0
+    """Of the adapters' start and the order of the pairs."""
+    checkpoint: Path | None = Field(default=None, exclude=True)
+    """Folder for finished adapters and checkpoints; the same fit goes on from them after a stop."""
+
+    def recipe(self) -> Recipe:
+        """The settings as a recipe."""
+        shared = Recipe.__dataclass_fields__.keys() & type(self).model_fields.keys()
+        return Recipe(loss=self.loss, **{name: getattr(self, name) for name in shared})
+
+    def reference(self, lm: HostModel, corpus: Corpus, value: str) -> torch.Tensor:
+        """The reference columns of a value's samples, (n, 2); by default the model's own."""
+        key = ("reference", corpus.fingerprint, value)
+        if key not in lm.memo:
+            lm.memo[key] = logps(lm, self.samples(lm, corpus, value))
+        return lm.memo[key]
+
+    def samples(self, lm: HostModel, corpus: Corpus, value: str) -> list[Sample]:
+        """The tokenised pairs of a value, kept in `lm.memo`."""
+        key = ("samples", corpus.fingerprint, value)
+        if key not in lm.memo:
+            lm.memo[key] = tokenised(lm, corpus.pairs_of(value))
+        return lm.memo[key]
+
+    def adapters(self, lm: HostModel, corpus: Corpus, target: Profile) -> list[Trained]:
+        """One adapter for each of the target's values, in its order."""
+        done: list[Trained] = []
+        for value in target.named:
+            done.append(
+                train_adapter(
+                    lm,
+                    self.samples(lm, corpus, value),
+                    self.reference(lm, corpus, value),
+                    self.recipe(),
+                    label=value,
+                    earlier=done,
+                    folder=self.checkpoint,
+                )
+            )
+        return done
+
+    def _fit(self, lm: HostModel, corpus: Corpus, target: Profile) -> WeightsControl:
+        need_training()
+        need_pairs(corpus, target)
+        return control_of(target, self.adapters(lm, corpus, target))
+
+
+def need_training() -> None:
+    """Refuse early where the trainers are not installed.
+
+    Raises:
+        MethodSettingError: names the extra to install.
+    """
+    from importlib.util import find_spec
+
+    lacking = [name for name in ("trl", "peft", "datasets") if find_spec(name) is None]
+    if lacking:
+        raise MethodSettingError(
+            f"Training adapters needs {', '.join(lacking)}: pip install 'valign[train]'."
+        )
+
+
