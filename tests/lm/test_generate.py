@@ -16,7 +16,7 @@ from valign.lm import (
     stream,
     token_logprobs,
 )
-from valign.lm.render import render
+from valign.lm.render import Verbatim, render
 from valign.lm.sampling import Sampler
 
 CARE = TextControl(target=TARGET, instruction="care more", provenance={"method": "prompt"})
@@ -185,3 +185,30 @@ def test_a_sampler_row_does_not_see_its_neighbours():
         for row in range(5):
             alone = Sampler([row], steps=3, temperature=0.8, top_p=0.7)
             assert alone(logits[row : row + 1], step) == chosen[row]
+
+
+def test_an_answer_ends_before_the_first_stop():
+    lm = tiny_lm()
+    plain = generate(lm, PROMPTS, max_new_tokens=12)
+    words = plain.texts[2].split()
+    stop = next(w for w in words[1:] if w != words[0])
+    control = make_control(lm, "add", "resid:1").scaled(1e-6)
+    said = generate(lm, PROMPTS, control, max_new_tokens=12, stop=[stop, "never said"])
+    for row, text in enumerate(plain.texts):
+        cut = text.split(stop)[0] if stop in text else text
+        assert said.texts[row] == cut
+        assert said.token_ids[row] == plain.token_ids[row][: len(said.token_ids[row])]
+        assert said.receipts[row].tokens == len(said.token_ids[row]) + (
+            said.finished[row] and stop not in text
+        )
+    assert len(said.token_ids[2]) < len(plain.token_ids[2])
+    assert said.finished[2]
+
+
+def test_tokens_are_gone_on_from_as_they_are():
+    lm = tiny_lm()
+    ids = lm.encode_prompt(PROMPTS[0])
+    said = generate(lm, [Verbatim(tuple(ids))], max_new_tokens=5)
+    assert said.token_ids == generate(lm, PROMPTS[:1], max_new_tokens=5).token_ids
+    with pytest.raises(UnsupportedSiteError, match="before tokens"):
+        generate(lm, [Verbatim(tuple(ids))], CARE, max_new_tokens=5)

@@ -59,6 +59,7 @@ def generate(
     top_p: float = 1.0,
     seed: int | Sequence[int] = 0,
     batch_size: int = 32,
+    stop: Sequence[str] = (),
     on_token: OnToken | None = None,
 ) -> Generation:
     """Answer prompts, each row under its own control.
@@ -72,6 +73,7 @@ def generate(
         top_p: nucleus.
         seed: row i samples with (seed, i); or one seed per row.
         batch_size: rows per batch; does not change any row's text.
+        stop: an answer ends before the first of these; `token_ids` holds it still.
         on_token: for streaming.
 
     Raises:
@@ -103,7 +105,7 @@ def generate(
     texts, ids = [""] * len(rows), [[] for _ in rows]
     receipts, finished = [Receipt()] * len(rows), [False] * len(rows)
     for batch in batches(list(map(len, rows)), controls, batch_size):
-        said = _Decoder(lm, _of_others(on_token, second), batch).run(
+        said = _Decoder(lm, _of_others(on_token, second), batch, stop).run(
             [rows[i] for i in batch],
             [controls[i] for i in batch],
             Sampler(
@@ -116,7 +118,7 @@ def generate(
         )
         for i, (tokens, receipt, ended) in zip(batch, said, strict=True):
             ids[i], receipts[i], finished[i] = tokens, receipt, ended
-            texts[i] = lm.tokenizer.decode(tokens, skip_special_tokens=True)
+            texts[i] = _before(lm.tokenizer.decode(tokens, skip_special_tokens=True), stop)
     made = Generation(texts, ids, receipts, [len(row) for row in rows], finished)
     if not second:
         return made
@@ -125,7 +127,7 @@ def generate(
         temperature=temperature, top_p=top_p, batch_size=batch_size, on_token=on_token,
     )  # fmt: skip
     for i, (text, tokens, ended) in again.items():
-        texts[i], ids[i], finished[i] = text, tokens, ended
+        texts[i], ids[i], finished[i] = _before(text, stop), tokens, ended
     return made
 
 
@@ -196,11 +198,24 @@ def per_row(control: Controls, n: int) -> list[Control | None]:
     return list(control)
 
 
+def _before(text: str, stop: Sequence[str]) -> str:
+    """The text up to the first stop in it."""
+    return text[: min((text.find(s) for s in stop if s in text), default=len(text))]
+
+
 class _Decoder:
     """Decodes one batch; prompts are padded on the left so that all rows end together."""
 
-    def __init__(self, lm: HostModel, on_token: OnToken | None, numbers: Sequence[int]):
-        self.lm, self.on_token, self.numbers = lm, on_token, numbers
+    def __init__(
+        self,
+        lm: HostModel,
+        on_token: OnToken | None,
+        numbers: Sequence[int],
+        stop: Sequence[str] = (),
+    ):
+        self.lm, self.on_token, self.numbers, self.stop = lm, on_token, numbers, stop
+        # A token holds a byte at least: no more of them can hold a stop that is just complete.
+        self._reach = 1 + max((len(text.encode()) for text in stop), default=0)
 
     @torch.no_grad()
     def run(
@@ -220,7 +235,7 @@ class _Decoder:
         ids, mask = ids.to(lm.device), mask.to(lm.device)
         positions = (mask.cumsum(1) - 1).clamp_min(0)
         said: list[list[int]] = [[] for _ in rows]
-        ended = [False] * len(rows)
+        ended, steps = [False] * len(rows), [0] * len(rows)
         acting = [None if c is None or c.kind == "text" else c for c in controls]
         one = acting[0] if all(c is acting[0] for c in acting) else acting
         with open_session(lm, one) as session:
@@ -247,12 +262,12 @@ class _Decoder:
                         "or the control is far too strong for its number type."
                     )
                 ids = chosen[:, None].to(lm.device)
-                self._note(chosen.tolist(), said, ended)
+                self._note(chosen.tolist(), said, ended, steps)
                 if all(ended):
                     break
             receipts = session.receipts() if session.ran else [Receipt()] * len(rows)
         # Rows that ended before the batch did were fed on; those steps are not theirs.
-        idle = [step + 1 - len(t) - done for t, done in zip(said, ended, strict=True)]
+        idle = [step + 1 - own for own in steps]
         return [
             (tokens, self._receipt(receipt, control, unused), done)
             for tokens, receipt, control, unused, done in zip(
@@ -260,14 +275,22 @@ class _Decoder:
             )
         ]
 
-    def _note(self, chosen: list[int], said: list[list[int]], ended: list[bool]) -> None:
+    def _note(
+        self, chosen: list[int], said: list[list[int]], ended: list[bool], steps: list[int]
+    ) -> None:
         for number, token in enumerate(chosen):
             if ended[number]:
                 continue
+            steps[number] += 1
             if token in self.lm.stop_ids:
                 ended[number] = True
                 continue
             said[number].append(token)
+            if self.stop:
+                latest = self.lm.tokenizer.decode(
+                    said[number][-self._reach :], skip_special_tokens=True
+                )
+                ended[number] = any(text in latest for text in self.stop)
             if self.on_token is not None:
                 text = self.lm.tokenizer.decode(said[number], skip_special_tokens=True)
                 self.on_token(self.numbers[number], text)

@@ -18,9 +18,9 @@ from transformers import (
 )
 
 from valign.control.edit import Site
-from valign.lm.errors import ModelLoadError, PromptTooLongError
+from valign.lm.errors import ModelLoadError, PromptTooLongError, UnsupportedSiteError
 from valign.lm.layout import Layout, LayoutNames, find_layout
-from valign.lm.render import Prompt, encode, render
+from valign.lm.render import Prompt, Verbatim, encode, render
 
 
 class HostModel:
@@ -210,7 +210,18 @@ class HostModel:
         return render(self.tokenizer, prompt, instruction)
 
     def encode_prompt(self, prompt: Prompt, instruction: str | None = None) -> list[int]:
-        """Token ids of a rendered prompt."""
+        """Token ids of a rendered prompt.
+
+        Raises:
+            UnsupportedSiteError: an instruction for a prompt that is tokens already.
+        """
+        if isinstance(prompt, Verbatim):
+            if instruction:
+                raise UnsupportedSiteError(
+                    "An instruction cannot be put before tokens. Put its words into the text "
+                    "before you tokenise it."
+                )
+            return list(prompt.ids)
         templated = self.tokenizer.chat_template is not None
         return encode(self.tokenizer, self.render(prompt, instruction), templated=templated)
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from valign.corpora.types import Message
 
-Prompt = str | Sequence[Message]
-"""A user's question, or a whole conversation that waits for the assistant."""
+
+@dataclass(frozen=True)
+class Verbatim:
+    """Tokens to go on from as they are: no chat template, no special tokens of its own."""
+
+    ids: tuple[int, ...]
+
+
+Prompt = str | Sequence[Message] | Verbatim
+"""A user's question, a whole conversation that waits for the assistant, or bare tokens."""
 
 
 def render(
@@ -22,6 +31,8 @@ def render(
     without a system role get it at the head of the first user message; models without a chat
     template get plain paragraphs.
     """
+    if isinstance(prompt, Verbatim):
+        return tokenizer.decode(prompt.ids)
     messages = [dict(role="user", content=prompt)] if isinstance(prompt, str) else list(prompt)
     if tokenizer.chat_template is None:
         parts = [instruction] if instruction else []

@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined, Template, TemplateError
 from valign.control.rewrite import HOST, RewriteControl
 from valign.lm.errors import ModelLoadError
 from valign.lm.host import HostModel
-from valign.lm.render import Prompt
+from valign.lm.render import Prompt, Verbatim
 from valign.values import ValueSystem
 
 if TYPE_CHECKING:
@@ -154,7 +154,10 @@ def rewrite_rows(
 
 
 def _question(prompt: Prompt) -> str | None:
-    """What the user asked last."""
+    """What the user asked last; bare tokens hold no question."""
+    if isinstance(prompt, Verbatim):
+        return None
     if isinstance(prompt, str):
         return prompt
-    return next((m["content"] for m in reversed(list(prompt)) if m["role"] == "user"), None)
+    messages = list(prompt) if isinstance(prompt, Sequence) else []  # bare tokens hold none
+    return next((m["content"] for m in reversed(messages) if m["role"] == "user"), None)

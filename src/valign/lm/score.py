@@ -19,7 +19,7 @@ Answer = str | Sequence[int]
 """A text, or the tokens that a generation returned (a text need not split into them again)."""
 
 
-def _answer_logits(
+def answer_logits(
     lm: HostModel,
     prompts: Sequence[Prompt | None],
     answers: Sequence[Answer],
@@ -27,7 +27,10 @@ def _answer_logits(
     reduce: Callable[[int, torch.Tensor, torch.Tensor], T],
     batch_size: int,
 ) -> list[T]:
-    """Run rows right-padded and hand `reduce` (row, logits (t, vocabulary), targets (t,))."""
+    """Whatever is made of each row's logits, which are gone afterwards.
+
+    Rows run right-padded; `reduce` gets (row, logits (t, vocabulary) float32, targets (t,)).
+    """
     controls = per_row(control, len(answers))
     heads, rows = [], []
     for prompt, answer, c in zip(prompts, answers, controls, strict=True):
@@ -90,7 +93,7 @@ def token_logprobs(
         chosen = logits.gather(1, targets[:, None])[:, 0]
         return (chosen - logits.logsumexp(dim=1)).cpu()
 
-    return _answer_logits(lm, prompts, answers, control, pick, batch_size)
+    return answer_logits(lm, prompts, answers, control, pick, batch_size)
 
 
 def answer_distributions(
@@ -102,7 +105,7 @@ def answer_distributions(
     batch_size: int = 32,
 ) -> list[torch.Tensor]:
     """Log-probabilities over the vocabulary at each answer token, (tokens, vocabulary) a row."""
-    return _answer_logits(
+    return answer_logits(
         lm, prompts, answers, control, lambda _, x, __: x.log_softmax(-1).cpu(), batch_size
     )
 
@@ -125,4 +128,4 @@ def token_kl(
         q = logits.log_softmax(-1).cpu()
         return (q.exp() * (q - unsteered[row])).sum(-1).clamp_min(0)
 
-    return _answer_logits(lm, prompts, answers, control, divergence, batch_size)
+    return answer_logits(lm, prompts, answers, control, divergence, batch_size)

@@ -99,7 +99,7 @@ class SparseAutoencoder:
         z = x @ self.w_enc + self.b_enc
         if self.activation == "relu":
             return z.relu()
-        if self.activation == "jumprelu":
+        if self.threshold is not None:
             return z.relu() * (z > self.threshold)
         if self.by_norm:
             z = z * self.w_dec.norm(dim=-1)
