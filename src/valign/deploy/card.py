@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from valign.control.control import Control, EditsControl, TextControl
+from valign.control.weights import WeightsControl
 
 if TYPE_CHECKING:
     from valign.study.results import Block, Measured, Results, TargetResult
@@ -75,6 +76,12 @@ def _what(control: Control) -> str:
     if isinstance(control, TextControl):
         quoted = "\n".join(f"> {_plain(line)}" for line in control.instruction.splitlines())
         return f"It puts an instruction before the user's words:\n\n{quoted}"
+    if isinstance(control, WeightsControl):
+        rows = ["| adapter | modules | weight |", "| --- | --- | --- |"]
+        for adapter in control.adapters:
+            weight = control.weights[adapter.name]
+            rows.append(f"| {_plain(adapter.name)} | {len(adapter.factors)} | {weight:.4g} |")
+        return "\n".join(rows)
     if not isinstance(control, EditsControl):
         return f"A {control.kind} control."
     rows = ["| site | edit | acts on | strength |", "| --- | --- | --- | --- |"]

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from valign.control.control import Control, EditsControl, TextControl
+from valign.control.control import Control, TextControl
 from valign.deploy.errors import CertificateError, ExportError
 from valign.lm import HostModel, generate
 from valign.lm.render import Prompt
@@ -201,7 +201,7 @@ def hooked_logits(
     """Logits of the model under a control, one row alone; see `Runner`."""
     instruction = control.instruction if isinstance(control, TextControl) else None
     head = lm.encode_prompt(prompt, instruction)
-    acting = control if isinstance(control, EditsControl) else None
+    acting = None if isinstance(control, TextControl) else control
     with lm.controlled(acting, prompt_lengths=[len(head)]):
         return answer_logits(lm.model, head, answer, lm.device)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from valign.control.control import Control, EditsControl, TextControl
+from valign.control.weights import WeightsControl
 from valign.deploy import folded, llamacpp, lora, prompt, vllm
 from valign.deploy.certificate import (
     TOLERANCE,
@@ -101,10 +102,16 @@ def export(
             f"{to} holds exactly one control, {len(given)} were given. Only vllm holds several."
         )
     for name, one in given.items():
-        if not isinstance(one, EditsControl | TextControl):
+        if not isinstance(one, EditsControl | TextControl | WeightsControl):
             raise ExportError(
-                f"{name} is a {one.kind} control; exports hold edits and text. Use it in Python, "
-                "with valign.generate(lm, prompts, control)."
+                f"{name} is a {one.kind} control; exports hold edits, text and weights. Use it in "
+                "Python, with valign.generate(lm, prompts, control)."
+            )
+        if isinstance(one, WeightsControl) and to not in (folded.TO, lora.TO):
+            raise ExportError(
+                f"{name} is made of adapters, which {to} does not hold. Use --to peft: one "
+                "adapter that transformers and vLLM (--lora-modules) load; or --to folded: a "
+                "whole checkpoint, which llama.cpp can convert."
             )
     require_comparable(lm, prompts)
     chosen = {

@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from valign.control.control import Control
 from valign.deploy.certificate import Runner, answer_logits
 from valign.deploy.errors import ExportError
-from valign.deploy.static import changes, require_static
+from valign.deploy.static import changes
 from valign.deploy.stock import with_biases
 from valign.lm import HostModel
 
@@ -26,13 +26,19 @@ def write(lm: HostModel, control: Control, folder: Path) -> None:
     """Write a checkpoint with the control in its weights, and the tokenizer.
 
     Raises:
-        ExportError: an edit that no weights hold, or a family without room for a constant.
+        ExportError: an edit that no weights hold, a family without room for a constant, or
+            shared weights.
     """
     require_plain_model(lm)
-    static = require_static(lm, control, TO)
     names = {module: name for name, module in lm.model.named_modules()}
     folds = {names[module]: (module, change) for module, change in
-             changes(lm, static, TO).items()}  # fmt: skip
+             changes(lm, control, TO).items()}  # fmt: skip
+    for name, (module, change) in folds.items():
+        if change.rank and sum(p is module.weight for p in _all_weights(lm.model)) > 1:
+            raise ExportError(
+                f"{name} shares its weights with another part of {lm.name} (tied embeddings), "
+                "which the fold would change too. Use --to peft."
+            )
     checkpoint = with_biases(lm.model, [n for n, (_, c) in folds.items() if c.has_bias])
     weights = {name: tensor.detach() for name, tensor in checkpoint.weights.items()}
     for name, (module, change) in folds.items():
@@ -60,6 +66,10 @@ def write(lm: HostModel, control: Control, folder: Path) -> None:
     if lm.model.generation_config is not None:
         lm.model.generation_config.save_pretrained(folder)
     lm.tokenizer.save_pretrained(folder)
+
+
+def _all_weights(model: torch.nn.Module) -> list[torch.nn.Parameter | None]:
+    return [getattr(module, "weight", None) for module in model.modules()]
 
 
 def run(lm: HostModel, folder: Path) -> Runner:

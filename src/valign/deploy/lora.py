@@ -1,9 +1,10 @@
 """PEFT adapters: the control as a LoRA, exact, servable per request.
 
-Scaling k neurons is a rank-k change of the projection they feed, removing a direction a rank-1
-change; a constant is the bias of LoRA's B (`lora_bias`), which PEFT runs on every family. All
-modules share one rank (the largest; missing ranks are zeros) and alpha = r, so that no reader
-needs `rank_pattern`.
+Adapters stay what they are: a mixture of several becomes one, their ranks side by side with the
+weights folded into B. Scaling k neurons is a rank-k change of the projection they feed,
+removing a direction a rank-1 change; a constant is the bias of LoRA's B (`lora_bias`), which PEFT
+runs on every family. All modules share one rank (the largest; missing ranks are zeros) and
+alpha = r, so that no reader needs `rank_pattern`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from valign.control.control import Control
 from valign.deploy.certificate import Runner, answer_logits
 from valign.deploy.errors import ExportError
 from valign.deploy.folded import require_plain_model
-from valign.deploy.static import changes, require_static
+from valign.deploy.static import changes
 from valign.lm import HostModel
 
 TO = "peft"
@@ -36,13 +37,12 @@ def write(lm: HostModel, control: Control, folder: Path) -> None:
     except ImportError:
         raise ExportError("--to peft needs PEFT: pip install 'valign[export]'") from None
     require_plain_model(lm)
-    static = require_static(lm, control, TO)
     names = {module: name for name, module in lm.model.named_modules()}
-    found = {names[module]: change for module, change in changes(lm, static, TO).items()}
+    found = {names[module]: change for module, change in changes(lm, control, TO).items()}
     pairs = {}
     for name, change in found.items():
         left, right = change.left, change.right
-        if change.rank > len(left):  # more neurons than the projection has outputs
+        if change.rank > len(left):  # more than the projection has outputs
             left, right = torch.eye(len(left), dtype=left.dtype), left @ right
         pairs[name] = left, right
     rank = max(1, *(left.shape[1] for left, _ in pairs.values()))

@@ -22,10 +22,12 @@ from transformers.pytorch_utils import Conv1D
 
 from valign.control.control import Control, EditsControl
 from valign.control.edit import Edit, Site
+from valign.control.weights import WeightsControl
 from valign.deploy.errors import ExportError
 from valign.lm import HostModel
 from valign.lm.hooks import hooked
 from valign.lm.steer import check_edits
+from valign.lm.weights import target_module
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,8 +172,32 @@ def linear_weight(module: nn.Module, what: str) -> torch.Tensor:
     )
 
 
-def changes(lm: HostModel, control: EditsControl, to: str) -> dict[nn.Module, Change]:
+def changes(lm: HostModel, control: Control, to: str) -> dict[nn.Module, Change]:
     """What a control makes of the model's linear maps.
+
+    Raises:
+        ExportError: what no weights hold; the message says which and what would work.
+        UnsupportedSiteError: a control that does not fit the model.
+    """
+    if isinstance(control, WeightsControl):
+        return _mixture(lm, control)
+    return _folded_edits(lm, require_static(lm, control, to), to)
+
+
+def _mixture(lm: HostModel, control: WeightsControl) -> dict[nn.Module, Change]:
+    """Adapters are changes already: their ranks side by side, the weights in the left part."""
+    found = {}
+    for name in control.modules:
+        module = target_module(lm, control, name)
+        linear_weight(module, name)
+        left, right = control.mixed(name)
+        if right.shape[0]:
+            found[module] = Change(left, right, left.new_zeros(len(left)))
+    return found
+
+
+def _folded_edits(lm: HostModel, control: EditsControl, to: str) -> dict[nn.Module, Change]:
+    """What edits make of the model's linear maps.
 
     neurons and heads edits change the projection they feed; adds after a block become a bias of
     its down projection, adds on the logits a bias of the head.
