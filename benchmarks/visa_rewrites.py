@@ -3,9 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/visa_rewrites.py --work /tmp/visa --out benchmarks
 
 All rewriters are the reference model. One warm-up by references is shared; from it SFT goes on, and
-GRPO, DPO and SimPO start, each for the same training time (`--minutes`). Best of 8 draws from the
+GRPO, DPO and SimPO start, each for about the same time on the processor. Best of 8 draws from the
 warm-up with GRPO's reward. `prompting` asks the reference model in the instructions it was trained
-on; `untrained` gives it the rewriters' request. `unchanged` hands the source back.
+on; `untrained` gives it the rewriters' request. `unchanged` hands the source back. Requests hold
+the question that the source answers.
 
 Tasks for judging are of held-out scenarios. Values are judged by the world's exact parser, which
 tunes nothing (the reward reads values by an n-gram regression); facts by the world's exact check,
@@ -51,47 +52,47 @@ from valign.world.tuner import WorldTuner
 SYSTEM = load_system("schwartz10")
 LARGEST, LEAST = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0), (0.3, 0.5, 0.7, 0.9)
 PLAIN = (
-    "{% for c in changes %}{% if c.level > 0 %}Speak in favour of {{ c.name }}."
+    "{{ source }}{% for c in changes %} {% if c.level > 0 %}Speak in favour of {{ c.name }}."
     "{% elif c.level < 0 %}Speak against {{ c.name }}.{% else %}Leave {{ c.name }} out."
-    "{% endif %} {% endfor %}{{ prompt }} {{ source }}"
+    "{% endif %}{% endfor %} {{ prompt }}"
 )
 """Instructions in the wording that the reference model knows, with the question and the source."""
 ARMS: dict[str, tuple[Phase, dict[str, Any]]] = {
-    "visa": ("grpo", dict(batch=32, generations=8, beta=0.02, rate=1e-4)),
-    "sft": ("sft", dict(batch=16, rate=3e-4)),
-    "dpo": ("dpo", dict(batch=8, beta=0.1, rate=5e-5)),
-    "simpo": ("simpo", dict(batch=8, beta=2.0, margin=1.0, rate=5e-5)),
-    "visa, no guards": ("grpo", dict(batch=32, generations=8, beta=0.02, rate=1e-4)),
+    "visa": ("grpo", dict(steps=60, batch=16, generations=8, beta=0.02, rate=2e-4)),
+    "sft": ("sft", dict(steps=230, batch=8, rate=5e-4)),
+    "dpo": ("dpo", dict(steps=140, batch=4, beta=0.1, rate=5e-5)),
+    "simpo": ("simpo", dict(steps=170, batch=4, beta=2.0, margin=1.0, rate=5e-5)),
+    "visa, no guards": ("grpo", dict(steps=60, batch=16, generations=8, beta=0.02, rate=2e-4)),
 }
-"""Small models take larger rates than the papers'; none was tuned."""
+"""Steps are such that all arms take about the same processor time. Small models take larger rates
+than the papers'; none was tuned."""
 
 
 class Bench:
     """One seed's rewriters and their rewrites, kept in a folder."""
 
-    def __init__(self, work: Path, seed: int, *, tasks: int, warm: float, minutes: float):
+    def __init__(self, work: Path, seed: int, *, tasks: int, warm: int):
         self.work, self.seed = work / f"seed-{seed}", seed
         self.work.mkdir(parents=True, exist_ok=True)
-        self.warm, self.minutes = warm, minutes
+        self.warm = warm
         self.judged = rewrites(tasks, seed=seed, split="heldout")
         self.material = rewrites(24_000, seed=seed)
         self.reference = Rewriter(
             HostModel.load(reference_path()), SYSTEM, template_text("world"),
-            steps=3, max_new_tokens=120,
+            steps=3, max_new_tokens=90,
         )  # fmt: skip
         self.reward = Reward(WorldTuner(), WorldFidelity())
         self.tasks = [Task(t.source, t.changes, prompt=t.prompt) for t in self.judged]
 
-    def settings(self, minutes: float, **more: Any) -> Settings:
+    def settings(self, **more: Any) -> Settings:
         return Settings(
-            steps=100_000, seconds=60 * minutes, lora_rank=None, max_new_tokens=120,
-            save_every=25, seed=self.seed, **more,
+            lora_rank=None, max_new_tokens=90, save_every=20, seed=self.seed, **more
         )  # fmt: skip
 
     def warmed(self) -> Trained:
         return train(
             "sft", self.reference, self.material[:16_000], self.work / "warm-up",
-            self.settings(self.warm, batch=8, rate=1e-3),
+            self.settings(steps=self.warm, batch=8, rate=1e-3),
         )  # fmt: skip
 
     def trained(self, arm: str) -> Trained:
@@ -102,7 +103,7 @@ class Bench:
         return train(
             phase, Rewriter.load(self.warmed().folder), self.material[16_000:],
             self.work / arm.replace(", ", "-").replace(" ", "-"),
-            self.settings(self.minutes, **own), reward=reward if phase == "grpo" else None,
+            self.settings(**own), reward=reward if phase == "grpo" else None,
         )  # fmt: skip
 
     def texts(self, arm: str) -> list[str]:
@@ -245,11 +246,17 @@ def table(results: dict[str, Any]) -> str:
             for e in (results["against"][n][arm] for n in ("jsr", "strict"))
         ]
         lines.append(f"| {arm} | {cells[0]} | {cells[1]} |")
-    lines += ["", "## Cost", "", "| training | steps | seconds | steps per hour |"]
+    lines += [
+        "",
+        "## Cost",
+        "",
+        "| training | steps | processor seconds | steps per processor hour |",
+    ]
     lines.append("| --- | --- | --- | --- |")
     for arm, cost in results["cost"].items():
         lines.append(
-            f"| {arm} | {cost['steps']} | {cost['seconds']:.0f} | {cost['steps_per_hour']:.0f} |"
+            f"| {arm} | {cost['steps']} | {cost['processor_seconds']:.0f} "
+            f"| {cost['steps_per_processor_hour']:.0f} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -259,9 +266,8 @@ def main() -> None:
     options.add_argument("--work", type=Path, required=True, help="Folder of models and texts.")
     options.add_argument("--out", type=Path, default=Path(__file__).parent)
     options.add_argument("--seeds", type=int, default=1)
-    options.add_argument("--tasks", type=int, default=150)
-    options.add_argument("--warm-up", type=float, default=25.0, help="Minutes.")
-    options.add_argument("--minutes", type=float, default=7.0, help="Of each arm's training.")
+    options.add_argument("--tasks", type=int, default=100)
+    options.add_argument("--warm-up", type=int, default=400, help="Steps.")
     options.add_argument("--arms", nargs="*", default=["visa", "sft", "dpo", "simpo"])
     options.add_argument("--only", help="Train this arm and end: for two processes.")
     asked = options.parse_args()
@@ -275,8 +281,7 @@ def main() -> None:
 
     with listening(heard):
         benches = [
-            Bench(asked.work, s, tasks=asked.tasks, warm=asked.warm_up, minutes=asked.minutes)
-            for s in range(asked.seeds)
+            Bench(asked.work, s, tasks=asked.tasks, warm=asked.warm_up) for s in range(asked.seeds)
         ]
         if asked.only:
             for bench in benches:
@@ -296,8 +301,14 @@ def main() -> None:
     for name in ("warm-up", *asked.arms):
         made = [b.warmed() if name == "warm-up" else b.trained(name) for b in benches]
         steps, seconds = sum(t.steps for t in made), sum(t.seconds for t in made)
-        cost[name] = dict(steps=steps, seconds=seconds, steps_per_hour=steps / seconds * 3600,
-                          log=[t.log for t in made])  # fmt: skip
+        busy = sum(t.processor_seconds for t in made)
+        cost[name] = dict(
+            steps=steps,
+            seconds=seconds,
+            processor_seconds=busy,
+            steps_per_processor_hour=steps / busy * 3600,
+            log=[t.log for t in made],
+        )
     samples = [
         dict(source=t.source, changes=dict(t.changes), rewrites={
             arm: benches[0].texts(arm)[i] for arm in arms
@@ -307,10 +318,9 @@ def main() -> None:
     results = dict(
         command=" ".join(["python", Path(sys.argv[0]).as_posix(), *sys.argv[1:]]),
         about=(
-            f"{asked.seeds} seed(s), {asked.tasks} held-out tasks a seed. Warm-up "
-            f"{asked.warm_up:g} minutes, each arm {asked.minutes:g} minutes more, one thread of a "
-            "shared CPU. Judge: the world's exact parser; the reward reads values by another "
-            "detector. Settings ours, untuned."
+            f"{asked.seeds} seed(s), {asked.tasks} held-out tasks a seed, one thread of a shared "
+            "CPU. Judge: the world's exact parser; the reward reads values by another detector. "
+            "Facts: exact, in the reward as in the judgement. Settings ours, untuned."
         ),
         versions={p: metadata.version(p) for p in ("torch", "transformers", "trl")}
         | {"python": platform.python_version()},

@@ -159,5 +159,5 @@ def _question(prompt: Prompt) -> str | None:
         return None
     if isinstance(prompt, str):
         return prompt
-    messages = list(prompt) if isinstance(prompt, Sequence) else []  # bare tokens hold none
+    messages: list[Any] = list(prompt) if isinstance(prompt, Sequence) else []  # not bare tokens
     return next((m["content"] for m in reversed(messages) if m["role"] == "user"), None)

@@ -7,6 +7,7 @@ one after a stop. The paper trains with GRPO; the warm-up and all numbers here a
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import time
@@ -80,12 +81,14 @@ class Trained:
         folder: a rewriter's folder: weights, tokenizer and card.
         steps: steps made.
         seconds: training time in all, stops left out.
+        processor_seconds: of it, time on processors; smaller than `seconds` on a shared machine.
         log: what the trainer logged: step, loss, and for grpo the reward's parts and lengths.
     """
 
     folder: Path
     steps: int
     seconds: float
+    processor_seconds: float
     log: tuple[dict[str, Any], ...] = field(repr=False)
 
     @property
@@ -107,7 +110,8 @@ def train(
     Args:
         phase: `sft` on the references; `grpo` on the reward; `dpo` and `simpo` on the reference
             against each of the triplet's worse rewrites.
-        rewriter: where to start; its model must lie in a folder or on the Hub (`lm.name`).
+        rewriter: where to start; its model stays as it is. GRPO without LoRA loads it a second
+            time, as the reference of the KL, from the folder it came from.
         triplets: what to learn from; never the texts a result is judged on.
         folder: gets `model/` and, until it is done, checkpoints.
         reward: for grpo.
@@ -133,8 +137,8 @@ def train(
     rewriter.lm.tokenizer.save_pretrained(folder / "model")
     write_card(folder / "model", rewriter.card)
     log = [row for row in trainer.state.log_history if "loss" in row]
-    note = dict(steps=trainer.state.global_step, seconds=clock.seconds, log=log)
-    _write(folder / _DONE, note)
+    spent = dict(seconds=clock.seconds, processor_seconds=clock.processor)
+    _write(folder / _DONE, dict(steps=trainer.state.global_step, **spent, log=log))
     for old in folder.glob("checkpoint-*"):
         shutil.rmtree(old)
     return _read(folder)
@@ -252,7 +256,7 @@ def _trainer(
         dataloader_pin_memory=False,
     )
     # A copy: the caller's model stays what it is.
-    model = _copy(rewriter)
+    model = copy.deepcopy(rewriter.lm.model).float().requires_grad_(True)
     given: dict[str, Any] = dict(
         model=model, train_dataset=data, processing_class=rewriter.lm.tokenizer
     )
@@ -269,8 +273,8 @@ def _trainer(
     if phase == "sft":
         from trl import SFTConfig, SFTTrainer
 
-        args = SFTConfig(max_length=longest, train_sampling_strategy="group_by_length", **shared)
-        return SFTTrainer(args=args, **given)
+        sft = SFTConfig(max_length=longest, train_sampling_strategy="group_by_length", **shared)
+        return SFTTrainer(args=sft, **given)
     if phase == "dpo":
         from trl import DPOConfig, DPOTrainer
 
@@ -278,15 +282,15 @@ def _trainer(
     if phase == "simpo":
         from trl.experimental.cpo import CPOConfig, CPOTrainer
 
-        args = CPOConfig(
+        cpo = CPOConfig(
             loss_type="simpo", cpo_alpha=0.0, simpo_gamma=settings.margin, beta=settings.beta,
             max_length=longest, max_completion_length=settings.max_new_tokens, **shared,
         )  # fmt: skip
-        return CPOTrainer(args=args, **given)
+        return CPOTrainer(args=cpo, **given)
     from trl import GRPOConfig, GRPOTrainer
 
     assert reward is not None
-    args = GRPOConfig(
+    grpo = GRPOConfig(
         num_generations=settings.generations,
         max_completion_length=settings.max_new_tokens,
         beta=settings.beta,
@@ -297,13 +301,8 @@ def _trainer(
         reward_weights=list(reward.weights),
         **shared,
     )
-    return GRPOTrainer(reward_funcs=reward.functions(), args=args, **given)
-
-
-def _copy(rewriter: Rewriter) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(rewriter.lm.name, dtype=torch.float32)
+    given["reward_funcs"] = reward.functions()
+    return GRPOTrainer(args=grpo, **given)
 
 
 def _clock(file: Path, phase: Phase, settings: Settings) -> Any:
@@ -313,17 +312,18 @@ def _clock(file: Path, phase: Phase, settings: Settings) -> Any:
     class Clock(TrainerCallback):
         def __init__(self) -> None:
             kept = json.loads(file.read_text()) if file.is_file() else {}
-            self.kept: Mapping[str, float] = kept
-            self.seconds = 0.0
+            self.kept: Mapping[str, list[float]] = kept
+            self.seconds = self.processor = 0.0
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
             # Time spent after the last checkpoint was lost with its steps.
-            self.before = float(self.kept.get(str(state.global_step), 0.0))
-            self.began = time.monotonic()
-            self.seconds = self.before
+            self.before = self.kept.get(str(state.global_step), [0.0, 0.0])
+            self.began = time.monotonic(), time.process_time()
+            self.seconds, self.processor = self.before
 
         def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-            self.seconds = self.before + time.monotonic() - self.began
+            self.seconds = self.before[0] + time.monotonic() - self.began[0]
+            self.processor = self.before[1] + time.process_time() - self.began[1]
             made = state.global_step
             hourly = made / self.seconds * 3600
             report(f"{phase}, {hourly:.0f} steps/hour", made, settings.steps)
@@ -331,7 +331,8 @@ def _clock(file: Path, phase: Phase, settings: Settings) -> Any:
                 control.should_training_stop = True
 
         def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-            self.kept = {**self.kept, str(state.global_step): self.seconds}
+            now = [self.seconds, self.processor]
+            self.kept = {**self.kept, str(state.global_step): now}
             _write(file, self.kept)
 
     return Clock()
@@ -339,7 +340,8 @@ def _clock(file: Path, phase: Phase, settings: Settings) -> Any:
 
 def _read(folder: Path) -> Trained:
     note = json.loads((folder / _DONE).read_text(encoding="utf-8"))
-    return Trained(folder / "model", note["steps"], note["seconds"], tuple(note["log"]))
+    spent = note["seconds"], note["processor_seconds"]
+    return Trained(folder / "model", note["steps"], *spent, tuple(note["log"]))
 
 
 def _write(file: Path, data: Mapping[str, Any]) -> None:
