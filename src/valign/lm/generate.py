@@ -105,7 +105,7 @@ def generate(
     texts, ids = [""] * len(rows), [[] for _ in rows]
     receipts, finished = [Receipt()] * len(rows), [False] * len(rows)
     for batch in batches(list(map(len, rows)), controls, batch_size):
-        said = _Decoder(lm, _of_others(on_token, second), batch, stop).run(
+        said = Decoder(lm, _of_others(on_token, second), batch, stop).run(
             [rows[i] for i in batch],
             [controls[i] for i in batch],
             Sampler(
@@ -203,7 +203,7 @@ def _before(text: str, stop: Sequence[str]) -> str:
     return text[: min((text.find(s) for s in stop if s in text), default=len(text))]
 
 
-class _Decoder:
+class Decoder:
     """Decodes one batch; prompts are padded on the left so that all rows end together."""
 
     def __init__(
