@@ -47,8 +47,8 @@ class Recipe:
 
     name: str = "english-1"
     seed: int = 1
-    epochs: int = 6
-    composed: int = 2400
+    epochs: int = 7
+    composed: int = 1400
     repeats: int = 1
     frozen_layers: int = 3
     max_tokens: int = 64
