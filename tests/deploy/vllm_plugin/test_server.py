@@ -48,11 +48,11 @@ def server(served, cache, tmp_path_factory):
         yield url
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(120)
 
 
 def _wait(url: str, process: subprocess.Popen, log) -> None:
-    until = time.monotonic() + 240
+    until = time.monotonic() + 420
     while time.monotonic() < until:
         if process.poll() is not None:
             break

@@ -20,10 +20,11 @@ from __future__ import annotations
 
 def register() -> None:
     """Entry point `vllm.general_plugins`; vLLM calls it in every process, maybe repeatedly."""
-    from valign.deploy.vllm_plugin.active import active_path
+    from valign.deploy.vllm_plugin.active import active_catalog, active_path
 
     if active_path() is None:
         return
+    active_catalog()  # a bundle that cannot be read ends the start, not the first request
     from valign.deploy.vllm_plugin import cache_key, worker
 
     cache_key.install()
