@@ -13,7 +13,7 @@ from rich.markup import escape
 from valign.cli.console import errors, out, progress_bar
 
 if TYPE_CHECKING:
-    from valign.methods.visa.loop import Rewritten, Visa, Wish
+    from valign.methods.visa.loop import Rewrites, Rewritten, Visa, Wish
 
 _BATCH = 16
 _FIELDS = ("text", "instruction", "profile", "prompt")
@@ -50,6 +50,12 @@ def rewrite(
     model: str = typer.Option(
         "reference", "--model", "-m", help="The rewriter: a trained one's folder, or any model."
     ),
+    base_url: str | None = typer.Option(
+        None, "--base-url", help="Ask --model of an OpenAI-compatible server, e.g. http://host/v1."
+    ),
+    api_key_env: str | None = typer.Option(
+        None, "--api-key-env", help="Environment variable that holds the server's key."
+    ),
     template: str | None = typer.Option(None, "--template", help="full, world, or a jinja file."),
     detector: str | None = typer.Option(None, "--detector", help="Who reads the values."),
     nli: str | None = typer.Option(
@@ -81,8 +87,13 @@ def rewrite(
         errors.print(f"All {done} rewrites are in {to}.", markup=False, highlight=False)
         return
     needs_words = any(wish.instruction is not None for wish in wishes)
+    if base_url is None:
+        rewriter = _local(model, template, max_new_tokens)
+    else:
+        rewriter = _remote(base_url, model, template, api_key_env)
+    in_world = detector == "world" or (detector is None and model == "reference")
     visa = _visa(
-        model, template, detector, nli, max_new_tokens, needs_words,
+        rewriter, "world" if in_world else detector or "english-a", nli, needs_words,
         rounds=rounds, candidates=candidates, seed=seed, cuts=(distance, consistency),
     )  # fmt: skip
     with progress_bar("texts", quiet=file is None) as bar:
@@ -99,12 +110,31 @@ def rewrite(
         out.print(str(to), markup=False, highlight=False, soft_wrap=True)
 
 
+def _local(model: str, template: str | None, max_new_tokens: int | None) -> Rewrites:
+    from transformers.utils import logging
+
+    from valign.methods.visa.rewriter import Rewriter
+
+    logging.disable_progress_bar()
+    if model == "reference":
+        from valign.world import reference_path
+
+        model, template = str(reference_path()), template or "world"
+    return Rewriter.load(model, template=template, max_new_tokens=max_new_tokens)
+
+
+def _remote(base_url: str, model: str, template: str | None, api_key_env: str | None) -> Rewrites:
+    from valign.methods.visa.remote import RemoteRewriter
+    from valign.methods.visa.rewriter import template_text
+
+    words = template_text(template or "full")
+    return RemoteRewriter(base_url, model, template=words, api_key_env=api_key_env)
+
+
 def _visa(
-    model: str,
-    template: str | None,
-    detector: str | None,
+    rewriter: Rewrites,
+    detector: str,
     nli: str | None,
-    max_new_tokens: int | None,
     needs_words: bool,
     *,
     rounds: int,
@@ -112,25 +142,14 @@ def _visa(
     seed: int,
     cuts: tuple[float, float],
 ) -> Visa:
-    """The loop with all its parts; the world's own for the reference model."""
-    from transformers.utils import logging
-
+    """The loop with all its parts; in the world, with the world's own."""
     from valign.detect import load_detector
     from valign.methods.visa.fidelity import EntailmentFidelity, Fidelity
     from valign.methods.visa.loop import Thresholds, Visa
     from valign.methods.visa.reward import Reward
-    from valign.methods.visa.rewriter import Rewriter
 
-    logging.disable_progress_bar()
-    in_world = detector == "world" or (detector is None and model == "reference")
-    path = model
-    if model == "reference":
-        from valign.world import reference_path
-
-        path, template = str(reference_path()), template or "world"
-    rewriter = Rewriter.load(path, template=template, max_new_tokens=max_new_tokens)
     fidelity: Fidelity
-    if in_world:
+    if detector == "world":
         from valign.world.rewrites import WorldFidelity
 
         fidelity = WorldFidelity()
@@ -138,7 +157,6 @@ def _visa(
         from valign.detect.entail import Entailment
 
         fidelity = EntailmentFidelity(Entailment.from_pretrained(nli) if nli else None)
-    reads = load_detector("world" if in_world else detector or "english-a", system=rewriter.system)
     translator: Any = None
     if needs_words:
         from valign.translate import Translator
@@ -146,7 +164,7 @@ def _visa(
         translator = Translator.load()
     return Visa(
         rewriter,
-        Reward(reads, fidelity),
+        Reward(load_detector(detector, system=rewriter.system), fidelity),
         translator,
         Thresholds(distance=cuts[0], consistency=cuts[1]),
         rounds=rounds,

@@ -23,9 +23,9 @@ import numpy as np
 from valign.detect import check_detector
 from valign.methods.visa.errors import RewriteError
 from valign.methods.visa.reward import Reward
-from valign.methods.visa.rewriter import Rewriter, Task
+from valign.methods.visa.rewriter import Task
 from valign.methods.visa.target import changed, shift_vector, shifted, towards
-from valign.values import Profile
+from valign.values import Profile, ValueSystem
 
 
 class Shift(Protocol):
@@ -34,6 +34,25 @@ class Shift(Protocol):
     confidence: float
 
     def items(self) -> Any: ...
+
+
+class Rewrites(Protocol):
+    """A `Rewriter`, a `RemoteRewriter`, or anything that rewrites tasks in order."""
+
+    @property
+    def system(self) -> ValueSystem: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    def rewrite(
+        self,
+        tasks: Sequence[Task],
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+        batch_size: int = 32,
+    ) -> list[str]: ...
 
 
 class Translates(Protocol):
@@ -171,7 +190,7 @@ class Visa:
         batch_size: rows that are rewritten together; changes no text.
     """
 
-    rewriter: Rewriter
+    rewriter: Rewrites
     reward: Reward
     translator: Translates | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
