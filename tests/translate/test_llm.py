@@ -58,7 +58,12 @@ def server() -> Iterator[Server]:
 
 def load(server: Server, **options: object) -> Translator:
     return Translator.load(
-        "llm", base_url=server.url, model="m", backoff=0.0, tries=2, **options  # type: ignore[arg-type]
+        "llm",
+        base_url=server.url,
+        model="m",
+        backoff=0.0,
+        tries=2,
+        **options,  # type: ignore[arg-type]
     )
 
 

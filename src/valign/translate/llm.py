@@ -142,7 +142,8 @@ def answer_schema(system: ValueSystem) -> type[BaseModel]:
     change = Annotated[float, Field(ge=-1, le=1)]
     # Field names must be identifiers, value names need not be; so the names go into aliases.
     fields: dict[str, Any] = {
-        f"value_{i}": (change, Field(alias=name, default=0.0)) for i, name in enumerate(system.names)
+        f"value_{i}": (change, Field(alias=name, default=0.0))
+        for i, name in enumerate(system.names)
     }
     strict = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     shift = create_model("Shift", __config__=strict, **fields)

@@ -49,8 +49,7 @@ def epoch_rows(
     forms = [row.text for row in written if row.source == "nothing"]
     asks = [row for row in written if row.source == "asks"]
     rows = [_in_guise(row, dice, forms) for _ in range(repeats) for row in written]
-    recipes = [(recipe, weight) for recipe, weight in _RECIPES.items()]
-    for recipe in dice.choices([r for r, _ in recipes], [w for _, w in recipes], k=composed):
+    for recipe in dice.choices(list(_RECIPES), list(_RECIPES.values()), k=composed):
         rows.append(_in_guise(recipe(dice, forms, asks), dice, forms))
     dice.shuffle(rows)
     return rows
@@ -142,9 +141,8 @@ def _listed(dice: random.Random, forms: Sequence[str], asks: Sequence[Labelled])
 
 def _contrast(dice: random.Random, forms: Sequence[str], asks: Sequence[Labelled]) -> Labelled:
     first, second = dice.sample(list(lexicon()), 2)
-    kind, slot, key = dice.choice(
-        [("nouns", "n", "contrast"), ("nouns", "n", "contrast"), ("more", "a", "contrast_qualities")]
-    )
+    nouns, qualities = ("nouns", "n", "contrast"), ("more", "a", "contrast_qualities")
+    kind, slot, key = dice.choice([nouns, nouns, qualities])
     frame, up, down = dice.choice(frames()[key])
     text = frame.format(**{
         f"{slot}0": dice.choice(lexicon()[first][kind]),

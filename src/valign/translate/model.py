@@ -93,7 +93,12 @@ class EnglishTranslator:
     """
 
     def __init__(
-        self, backbone: Backbone, head: ShiftHead, settings: dict, *, decision: Decision | None = None
+        self,
+        backbone: Backbone,
+        head: ShiftHead,
+        settings: dict,
+        *,
+        decision: Decision | None = None,
     ):
         self.name: str = settings["name"]
         self.system = load_system("schwartz10")

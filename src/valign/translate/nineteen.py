@@ -42,13 +42,13 @@ class NineteenTranslator:
             parts = parts_of(value)
             chosen = [part for part in parts if part in named] or parts
             changes |= dict.fromkeys(chosen, change)
-        parentless = set(self.system.names) - {p for v in self.ten.system.names for p in parts_of(v)}
+        parentless = set(self.system.names) - {
+            p for v in self.ten.system.names for p in parts_of(v)
+        }
         directed = directed_changes(instruction, self.system)
         changes |= {value: directed[value] for value in parentless if value in directed}
         changes |= stated_changes(instruction, self.system)
-        return Translation(
-            ValueShift.of(self.system, changes, source=self.name), found.confidence
-        )
+        return Translation(ValueShift.of(self.system, changes, source=self.name), found.confidence)
 
 
 @cache

@@ -1,6 +1,6 @@
 """Train the translator: one command, which continues where it was interrupted.
 
-    python -m valign.translate.train --seed 1 --work /tmp/translator --out src/valign/translate/weights
+    python -m valign.translate.train --seed 1 --work WORK --out src/valign/translate/weights
 
 Lower layers stay frozen; upper layers and readers are tuned on the written requests, two thirds of
 the labelled shifts, and requests composed anew each epoch (`material`). Validation rows set the
@@ -178,7 +178,9 @@ def decide(readings: Readings, wanted: np.ndarray) -> Decision:
 
     def misfit(theta: np.ndarray) -> float:
         margin = theta[0] * evidence + theta[1]
-        return float(np.logaddexp(0, np.where(right, -margin, margin)).mean() + 1e-3 * theta @ theta)
+        return float(
+            np.logaddexp(0, np.where(right, -margin, margin)).mean() + 1e-3 * theta @ theta
+        )
 
     slope, offset = minimize(misfit, np.array([1.0, 0.0]), method="L-BFGS-B").x
     return Decision(gate, change, (float(slope), float(offset)))

@@ -99,7 +99,9 @@ class Translator:
                 answer.
         """
         if isinstance(instructions, str):
-            raise TranslatorError("translate_all takes several instructions; one goes to translate.")
+            raise TranslatorError(
+                "translate_all takes several instructions; one goes to translate."
+            )
         for instruction in instructions:
             if not isinstance(instruction, str):
                 raise TranslatorError(
