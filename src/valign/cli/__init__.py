@@ -18,8 +18,10 @@ from valign.cli import (
     demo,
     detector,
     drift,
+    eval,
     export,
     fit,
+    front,
     generate,
     lists,
     profile,
@@ -44,8 +46,8 @@ app = typer.Typer(
 )
 
 for module in (
-    demo, run, fit, study, compare, generate, export, serve, profile, ask, drift, svo, score,
-    rewrite, translate, detector, report, lists,
+    demo, run, fit, front, study, compare, generate, export, serve, profile, ask, drift, svo, score,
+    rewrite, translate, eval, detector, report, lists,
 ):  # fmt: skip
     module.register(app)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,9 @@ def fit(
         [], "--toward", help="Value or profile to move to, e.g. benevolence=+1; repeatable."
     ),
     away: list[str] = typer.Option([], "--away", help="Value or profile to move away from."),
+    values: str | None = typer.Option(
+        None, "--values", help="a,b[,c]: values to move to, fully and alike; for `mva` and its kin."
+    ),
     out: Path = typer.Option(..., "--out", "-o", help="Folder; gets control.safetensors."),
     dose: float | None = typer.Option(
         None,
@@ -34,7 +38,11 @@ def fit(
     ),
     setting: list[str] = typer.Option([], "--set", help="key=value, repeatable."),
     corpus: str | None = typer.Option(
-        None, "--corpus", help="What to fit on: valuetexts, world, world-harm, or your own folder."
+        None,
+        "--corpus",
+        help="What to fit on: valuetexts, world, world-harm, world-preferences, your own folder, "
+        "or preference data: hh-rlhf:helpful=FILE,harmless=FILE, pku-saferlhf:FILE, fulcra:FILE "
+        "(or Hub ids).",
     ),
     seed: int = typer.Option(0, "--seed", help="Of generated corpora."),
     dtype: str = typer.Option("auto", "--dtype", help="auto, float32, bfloat16, float16."),
@@ -73,8 +81,10 @@ def fit(
             "`valign fit` makes one control; name its values. `valign run --toward each` measures "
             "a control for each."
         )
-    texts = _corpus(corpus or default_corpus(model), seed)
+    toward = [*toward, *(value.strip() for value in (values or "").split(",") if value.strip())]
+    texts = _corpus(corpus or default_corpus(model), seed, toward)
     (target,) = targets(texts.system, toward, away)
+    _take_device()
     lm = load_model(model, dtype, trust_remote_code=trust_remote_code)
     with progress_bar("steps") as bar:
         task = bar.add_task("fitting", total=None)
@@ -84,6 +94,8 @@ def fit(
 
         with listening(heard):
             control = fitter.fit(lm, texts, target)
+            if not _first_process():
+                return  # under `accelerate launch` one process writes
             if dose is not None:
                 heard("dose", 0, 0)
                 control = _dosed(lm, control, texts, dose)
@@ -117,8 +129,32 @@ def _dosed(lm: HostModel, control: Control, texts: Corpus, dose: float) -> Contr
     return DoseMeter(lm, prompts).set(control, dose)
 
 
-def _corpus(name: str, seed: int) -> Corpus:
-    """A corpus by the names of `load_corpus`, or the world's harmful requests."""
+def _first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _take_device() -> None:
+    """One GPU a process, where several were started by `accelerate launch`."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        PartialState()
+
+
+def _corpus(name: str, seed: int, toward: list[str]) -> Corpus:
+    """A corpus by the names of `load_corpus`, of the world's other texts, or preference data."""
+    from valign.corpora.preferences import FORMATS, read_preferences
+
+    form, colon, place = name.partition(":")
+    if colon and form in FORMATS:
+        return read_preferences(form, place)
+    if name == "world-preferences":
+        from valign.values import Profile, load_system
+        from valign.world.preferences import preference_corpus
+
+        system = load_system("schwartz10")
+        wanted = dict.fromkeys(v for text in toward for v in Profile.parse(text, system).named)
+        return preference_corpus(list(wanted), seed=seed)
     if name == "world-harm":
         from valign.methods.svgt.harm import world_harm
 

@@ -1,4 +1,4 @@
-"""Preference data of others as contrast pairs: hh-rlhf, PKU-SafeRLHF, FULCRA; a filter for conflict.
+"""Preference data of others as contrast pairs: hh-rlhf, PKU-SafeRLHF, FULCRA; a filter.
 
 Each reader takes a `.jsonl` or `.jsonl.gz` file in the set's own fields, or its id on the Hub, and
 gives pairs whose positive side is the preferred answer. `preference_corpus` makes of them what

@@ -78,6 +78,8 @@ class AdapterMethod(Method):
 
     def adapters(self, lm: HostModel, corpus: Corpus, target: Profile) -> list[Trained]:
         """One adapter for each of the target's values, in its order."""
+        recipe = self.recipe()
+        alone = replace(recipe, penalty="none", strength=None)  # the same work for every penalty
         done: list[Trained] = []
         for value in target.named:
             done.append(
@@ -85,7 +87,7 @@ class AdapterMethod(Method):
                     lm,
                     self.samples(lm, corpus, value),
                     self.reference(lm, corpus, value),
-                    self.recipe(),
+                    recipe if done else alone,
                     label=value,
                     earlier=done,
                     folder=self.checkpoint,

@@ -1,10 +1,10 @@
 """How much two adapters depend on each other, as a differentiable number.
 
-An adapter changes a weight by D = s B A, with A (r, d_in) and B (d_out, r). The same D is written by
-every (B R^-1, R A), so a measure that speaks of the update and not of its writing must not change
-with R. Nor should it change when one adapter is scaled, since w_i scales it later.
+An adapter changes a weight by D = s B A, with A (r, d_in) and B (d_out, r). The same D is written
+by every (B R^-1, R A), so a measure that speaks of the update and not of its writing must not
+change with R. Nor should it change when one adapter is scaled, since w_i scales it later.
 
-    hsic           squared unbiased HSIC, normalised, of the columns of D_i and D_j (Song et al. 2012)
+    hsic           unbiased HSIC, normalised, of the columns of D_i and D_j (Song et al. 2012)
     hsic-released  biased HSIC of the rows of A_i and A_j, as the authors' code has it
     orthogonal     overlap of the row spaces of A_i and A_j: mean squared cosine of their angles
     cosine         squared cosine of D_i and D_j, flattened

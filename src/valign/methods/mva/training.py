@@ -202,11 +202,13 @@ def _run(
         )
         if start is not None:
             take_over(trainer.model, start.factors)
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         trainer.train(resume_from_checkpoint=_newest(part))
-        seconds = time.perf_counter() - began
+        seconds, worked = time.perf_counter() - began, time.process_time() - worked
         history = [row for row in trainer.state.log_history if "loss" in row]
-        figures = dict(steps=trainer.state.global_step, seconds=round(seconds, 2))
+        figures = dict(
+            steps=trainer.state.global_step, seconds=round(seconds, 2), cpu_seconds=round(worked, 2)
+        )
         for name in ("loss", "penalty", "rewards/accuracies"):
             if history and name in history[-1]:
                 figures[name.rpartition("/")[2]] = round(float(history[-1][name]), 4)
