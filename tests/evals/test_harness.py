@@ -130,6 +130,8 @@ def test_an_instruction_stands_before_the_text_or_in_the_system_message():
     talk = model.apply_chat_template([dict(role="user", content="rest ?")])
     assert talk == "<system> care more <user> rest ? <assistant> "
     close(scores(model, [(talk, " rest")]), scores(ValignLM(lm), [(talk, " rest")]))
+    with pytest.raises(EvalError, match="whole text"):
+        perplexities(model)
     with pytest.raises(EvalError, match="rewrites"):
         ValignLM(lm, object.__new__(RewriteControl))
 

@@ -1,12 +1,13 @@
 """Public data sets as typed rows. One function a set; data is read, never copied or shipped.
 
-Every function takes `folder=`, the folder that holds the sets' folders (default: the variable
-VALIGN_DATA). Those with `hub=` can read the same content from the Hub, given its id there.
+Every function takes `folder=`, the folder that holds the sets' folders, or the set's own file
+(default: the variable VALIGN_DATA). Those with `hub=` can read the same content from the Hub, given its id there.
 """
 
 from valign.corpora.public.capability import (
     blimp,
     dolly_sample,
+    gsm8k,
     mmlu,
     self_instruct,
     truthfulqa,
@@ -41,6 +42,7 @@ __all__ = [
     "dolly_sample",
     "esnli",
     "fulcra",
+    "gsm8k",
     "harmbench",
     "hh_rlhf",
     "med",

@@ -119,6 +119,38 @@ def blimp(
     )
 
 
+@dataclass(frozen=True)
+class Problem:
+    """A sum told in words; `answer` is its number, `solution` the way there."""
+
+    question: str
+    answer: float
+    solution: str
+
+
+def gsm8k(
+    split: str = "test", *, folder: Folder = None, hub: str | None = None
+) -> tuple[Problem, ...]:
+    """GSM8K (Cobbe et al., 2021), MIT: school mathematics. Splits: train, test.
+
+    Args:
+        hub: read from the Hub instead, `openai/gsm8k`.
+    """
+    check_split("gsm8k", split, ("train", "test"))
+    rows = (
+        hub_rows(hub, split, config="main")
+        if hub
+        else read_jsonl(data_file("gsm8k", f"{split}.jsonl", folder))
+    )
+    found = []
+    for row in rows:
+        solution, _, number = row["answer"].rpartition("####")
+        found.append(
+            Problem(row["question"], float(number.strip().replace(",", "")), solution.strip())
+        )
+    return tuple(found)
+
+
 _ARTICLE = re.compile(r"^ = [^=].*[^=] = $", re.MULTILINE)
 
 

@@ -23,7 +23,8 @@ def data_file(name: str, file: str, folder: str | Path | None) -> Path:
     Args:
         name: the set's own folder.
         file: the file in it, named as its authors name it.
-        folder: the folder that holds the sets' folders; None reads the variable VALIGN_DATA.
+        folder: the folder that holds the sets' folders, or the file itself; None reads the
+            variable VALIGN_DATA.
 
     Raises:
         MissingDataError: no folder is known, or the file is not there.
@@ -34,6 +35,8 @@ def data_file(name: str, file: str, folder: str | Path | None) -> Path:
             f"{name}: no data folder. Set VALIGN_DATA to the folder that holds {name}/{file}, "
             "or pass folder=."
         )
+    if Path(root).is_file():
+        return Path(root)
     path = Path(root) / name / file
     if not path.is_file():
         raise MissingDataError(f"{name}: expected the file {path}. Put it there, or pass folder=.")

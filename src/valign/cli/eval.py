@@ -1,0 +1,124 @@
+"""`valign eval`: well-known tests of capability and safety, before and after a control."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from valign.cli.console import errors, out, progress_bar
+
+if TYPE_CHECKING:
+    from valign.evals.compare import Outcome
+
+
+def register(app: typer.Typer) -> None:
+    app.command("eval")(evaluate)
+
+
+def evaluate(
+    model: str = typer.Option("reference", "--model", "-m", help="Folder or Hub name."),
+    control: Path = typer.Option(..., "--control", "-c", help="A control's file or folder."),
+    task: list[str] = typer.Option(
+        ..., "--task", "-t",
+        help="NAME=FILE: mmlu, truthfulqa, truthfulqa-mc2, blimp, gsm8k, wikitext, harmbench, "
+        "strongreject, simple-safety-tests, xstest. NAME alone reads the folder VALIGN_DATA.",
+    ),
+    limit: int = typer.Option(500, "--limit", "-n", min=0, help="Items a test; 0 = all."),
+    strength: float = typer.Option(1.0, "--strength", help="Times the control's own strength."),
+    max_new_tokens: int = typer.Option(128, "--max-new-tokens", min=1, help="Of answers."),
+    batch_size: int = typer.Option(16, "--batch-size", min=1),
+    seed: int = typer.Option(0, "--seed", min=0, help="Which items are drawn."),
+    dtype: str = typer.Option("auto", "--dtype", help="auto, float32, bfloat16, float16."),
+    folder: Path | None = typer.Option(
+        None, "--out", "-o", help="Keep answers here; what is finished is not asked again."
+    ),
+    json: bool = typer.Option(False, "--json", help="One object a metric."),
+) -> None:  # fmt: skip
+    """Ask well-known tests before and after a control.
+
+    Changes come with 95 % paired bootstrap intervals; p-values are corrected for their number
+    (Holm). Numbers compare a model with itself: published ones use examples and primers, for which
+    there is `lm_eval` (see the documentation).
+    """
+    import json as writer
+    from dataclasses import asdict
+
+    from valign.cli.arguments import load_control, load_model
+    from valign.evals.compare import Asking, compare
+
+    files = _files(task)
+    lm = load_model(model, dtype)
+    steered = load_control(control, lm)
+    if strength != 1.0:
+        steered = steered.scaled(strength)
+    with progress_bar("tests") as bar:
+        line = bar.add_task("starting", total=None)
+
+        def progress(what: str, done: int, total: int) -> None:
+            bar.update(line, description=escape(what), completed=done, total=total)
+
+        found = compare(
+            lm, steered, files, limit=limit or None, seed=seed, kept=folder, progress=progress,
+            asking=Asking(max_new_tokens=max_new_tokens, batch_size=batch_size),
+        )  # fmt: skip
+    if json:
+        for outcome in found:
+            row = asdict(outcome) | {"verdict": outcome.verdict}
+            typer.echo(writer.dumps(_plain(row), ensure_ascii=False))
+        return
+    out.print(_table(found))
+    errors.print(
+        f"{escape(lm.name)} under {escape(steered.method)} ({escape(str(steered.target))}), "
+        "bare items without examples; brackets hold 95 %.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _files(given: list[str]) -> dict[str, str]:
+    import os
+
+    files: dict[str, str] = {}
+    for text in given:
+        name, _, path = text.partition("=")
+        found = path or os.environ.get("VALIGN_DATA", "")
+        if not found:
+            raise typer.BadParameter(
+                f"--task {name} names no file. Write {name}=FILE, or set VALIGN_DATA to the folder "
+                "of the public sets."
+            )
+        if name in files:
+            raise typer.BadParameter(f"--task {name} is given twice.")
+        files[name] = str(Path(found).expanduser())
+    return files
+
+
+def _table(found: list[Outcome]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("test", "metric", "n", "before", "after", "change", "p", ""):
+        side = "left" if name in ("test", "metric", "") else "right"
+        table.add_column(name, justify=side, no_wrap=True)  # type: ignore[arg-type]
+    colours = {"worse": "red", "better": "green", "not shown": "dim"}
+    for o in found:
+        c = o.change
+        change = f"{c.value:+.3f} [{c.low:+.3f}, {c.high:+.3f}]"
+        table.add_row(
+            o.task, f"{o.metric} ({o.better} is better)", str(o.n), f"{o.before:.3f}",
+            f"{o.after:.3f}", escape(change), f"{o.p:.3g}",
+            f"[{colours[o.verdict]}]{o.verdict}[/]",
+        )  # fmt: skip
+    return table
+
+
+def _plain(thing):
+    """NaN and infinity, which JSON has not, as null."""
+    if isinstance(thing, dict):
+        return {key: _plain(value) for key, value in thing.items()}
+    if isinstance(thing, float) and thing - thing != 0:
+        return None
+    return thing
