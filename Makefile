@@ -4,19 +4,25 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VENV_VLLM := .venv-vllm
 ARGS ?=
 
 # The typed surface: what users import and what methods are written against.
 TYPED := src/valign/values src/valign/corpora src/valign/control \
 	src/valign/detect/types.py src/valign/measure/estimate.py
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-vllm lint clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/valign demo --out runs/demo
 
 test: $(VENV)/test.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --timeout 300 $(ARGS)
+
+# The real engine on the CPU, in an environment of its own (Python 3.11).
+test-vllm: $(VENV_VLLM)/stamp
+	$(VENV_VLLM)/bin/valign serve --doctor
+	OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/python -m pytest tests/deploy/vllm_plugin --timeout 900 $(ARGS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -25,7 +31,7 @@ lint: $(VENV)/test.stamp
 
 # runs/ stays: it holds results.
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VENV_VLLM) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/demo.stamp: EXTRAS := english
 $(VENV)/test.stamp: EXTRAS := english,export,train,evals,test,lint
@@ -37,3 +43,10 @@ $(VENV)/%.stamp: pyproject.toml constraints.txt | $(BIN)/python
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
+
+$(VENV_VLLM)/stamp: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -c 'import sys; sys.version_info[:2] == (3, 11) or sys.exit("Python 3.11 is needed; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV_VLLM)
+	$(VENV_VLLM)/bin/python -m pip install --quiet --no-deps -r constraints-vllm.txt
+	$(VENV_VLLM)/bin/python -m pip install --quiet --no-deps -e .
+	@touch $@
