@@ -53,6 +53,7 @@ VARIANTS = [
     ("neva", dict(gate=False, mode="push", reads="gap", per_token=False, clip=False)),
     ("random", dict(reference="neva")),
     ("random", dict(reference="iti")),
+    ("random", dict(orthogonal=True)),
     ("cast", dict(condition="mean", against="other", layers="best", positions="last")),
     ("iti", dict(share=0.5, direction="probe", positions="last")),
     ("valuelocate", dict(amount="prob", quieten=False, share=0.1)),
@@ -190,6 +191,22 @@ def test_a_random_direction_keeps_norms_sites_and_coordinates():
         torch.testing.assert_close(va.norm(), vb.norm())
         assert torch.equal(va != 0, vb != 0)
         assert not torch.equal(vb, vc)
+
+
+@pytest.mark.parametrize("reference", ["caa", "neva", "conva"])
+def test_an_orthogonal_direction_stands_at_a_right_angle(reference):
+    lm = tiny_lm()
+    target = Profile.of(SYSTEM, benevolence=1, power=-0.5)
+    own = get_method(reference).fit(lm, CORPUS, target)
+    drawn = get_method("random", reference=reference, orthogonal=True).fit(lm, CORPUS, target)
+    plain = get_method("random", reference=reference).fit(lm, CORPUS, target)
+    for a, b, c in zip(own.edits, drawn.edits, plain.edits, strict=True):
+        name = "vector" if a.kind == "add" else "direction"
+        va, vb, vc = (e.tensors[name].reshape(-1, a.tensors[name].shape[-1]) for e in (a, b, c))
+        torch.testing.assert_close(vb.norm(dim=1), va.norm(dim=1))
+        cosine = torch.nn.functional.cosine_similarity(va, vb)
+        torch.testing.assert_close(cosine, torch.zeros_like(cosine), atol=1e-5, rtol=0)
+        assert torch.nn.functional.cosine_similarity(va, vc).abs().max() > 1e-4
 
 
 def test_ten_targets_cost_one_reading():

@@ -25,6 +25,10 @@ class RandomDirection(Method):
     only where the move points is drawn: c -> |c| u for `add`, each row of `direction` likewise for
     `push`, with u uniform on the sphere over the coordinates the reference moves.
 
+    A random direction still has a small part along the reference's own. `orthogonal` takes it off:
+    directions at a right angle to a vector can do nearly what it does (arXiv 2602.06801), and where
+    they do, the effect is not that vector's.
+
     Every table needs it: a gain that a random direction of the same dose also has is no control.
     """
 
@@ -32,6 +36,8 @@ class RandomDirection(Method):
 
     reference: str = "caa"
     """The method whose edits are turned, with its default settings."""
+    orthogonal: bool = False
+    """Draw at a right angle to the reference's own move, of the same norm."""
     seed: int = 0
     """Of the directions."""
 
@@ -63,6 +69,15 @@ class RandomDirection(Method):
         key = zlib.crc32(f"{self.seed}|{edit.site}|{target}".encode())
         noise = torch.randn(vector.shape, generator=torch.Generator().manual_seed(key))
         noise = noise * (vector != 0)
+        if self.orthogonal:
+            own = torch.nn.functional.normalize(vector.float(), dim=-1)
+            for _ in range(2):  # once more takes off what rounding left
+                noise = noise - (noise * own).sum(-1, keepdim=True) * own
+            if (noise.norm(dim=-1) < 1e-3)[vector.norm(dim=-1) > 0].any():
+                raise FitError(
+                    f"random: {self.reference} moves one coordinate at {edit.site}, to which "
+                    "nothing is orthogonal. Leave orthogonal out, or let it move more of them."
+                )
         drawn = noise / noise.norm(dim=-1, keepdim=True).clamp_min(1e-12)
         turned = drawn * vector.norm(dim=-1, keepdim=True)
         return replace(edit, tensors={**edit.tensors, which: turned.to(vector)})
