@@ -6,7 +6,7 @@ import torch
 from tests.lm.adapters import merged, mixture
 from tests.lm.reference import TARGET, make_control
 from tests.lm.tiny import PROMPTS, tiny_lm
-from valign.control import TextControl
+from valign.control import RewriteControl, TextControl
 from valign.lm import UnsupportedSiteError, generate
 from valign.lm.mod import generate_together
 
@@ -74,3 +74,5 @@ def test_policies_of_two_kinds_are_refused():
     policies = [mixture(lm, a=1.0), make_control(lm, "add", "resid:1")]
     with pytest.raises(UnsupportedSiteError, match="one kind"):
         generate_together(lm, PROMPTS, policies, [0.5, 0.5])
+    with pytest.raises(UnsupportedSiteError, match="finished answers"):
+        generate_together(lm, PROMPTS, [RewriteControl(target=TARGET, template="{{ source }}")], [1.0])

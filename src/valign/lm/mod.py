@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from valign.control.control import Control, TextControl
+from valign.control.rewrite import RewriteControl
 from valign.lm.errors import UnsupportedSiteError
 from valign.lm.generate import Decoder, Generation
 from valign.lm.host import HostModel
@@ -67,7 +68,7 @@ def generate_together(
             "The weights of a row add up to 1; give the rest to None, the plain model."
         )
     for policy in {id(p): p for p in policies if p is not None}.values():
-        if policy.kind == "rewrite":
+        if isinstance(policy, RewriteControl):
             raise UnsupportedSiteError("A rewrite acts on finished answers, not on tokens.")
         check(lm, policy)
     words = [p.instruction if isinstance(p, TextControl) else None for p in policies]
