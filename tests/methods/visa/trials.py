@@ -107,9 +107,9 @@ def everything(folder: Path) -> dict:
     )
     said["resumed"] = dict(steps=resumed.steps, left=len(list((folder / "endless").glob("check*"))))
     timed = training.train(
-        "sft", rewriter, TRIPLETS, folder / "timed", settings(steps=10_000, seconds=0.5)
+        "sft", rewriter, TRIPLETS, folder / "timed", settings(steps=10_000, processor_seconds=0.5)
     )
-    said["timed"] = dict(steps=timed.steps, seconds=timed.seconds)
+    said["timed"] = dict(steps=timed.steps, seconds=timed.processor_seconds)
     said["advantages"] = parity(rewriter, folder / "parity")
     return said
 

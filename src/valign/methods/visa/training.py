@@ -49,8 +49,9 @@ class Settings:
         lora_rank: None trains all weights.
         max_new_tokens: longest completion.
         save_every: steps between checkpoints.
-        seconds: end the phase after so much training time even if steps are left; None for no
-            limit. A phase that ended so is done.
+        processor_seconds: end the phase after so much time on processors even if steps are left,
+            so that phases can be compared at equal cost on a shared machine; None for no limit.
+            A phase that ended so is done.
         seed: of data order and sampling.
     """
 
@@ -65,7 +66,7 @@ class Settings:
     lora_rank: int | None = 64
     max_new_tokens: int = 256
     save_every: int = 50
-    seconds: float | None = None
+    processor_seconds: float | None = None
     seed: int = 0
 
     @property
@@ -242,7 +243,7 @@ def _trainer(
         max_steps=settings.steps,
         per_device_train_batch_size=settings.batch,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="constant_with_warmup" if settings.seconds else "linear",
+        lr_scheduler_type="constant_with_warmup" if settings.processor_seconds else "linear",
         warmup_steps=min(10, settings.steps // 10),
         save_steps=settings.save_every,
         save_total_limit=2,
@@ -327,7 +328,8 @@ def _clock(file: Path, phase: Phase, settings: Settings) -> Any:
             made = state.global_step
             hourly = made / self.seconds * 3600
             report(f"{phase}, {hourly:.0f} steps/hour", made, settings.steps)
-            if settings.seconds is not None and self.seconds >= settings.seconds:
+            limit = settings.processor_seconds
+            if limit is not None and self.processor >= limit:
                 control.should_training_stop = True
 
         def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
