@@ -27,6 +27,7 @@ import torch
 from valign.control.merging import dare, ties
 from valign.control.weights import WeightsControl
 from valign.lm import HostModel, generate
+from valign.lm.mod import generate_together
 from valign.measure.bootstrap import Resampling, weighted_mean
 from valign.measure.front import front_of, volume
 from valign.methods import get_method
@@ -41,8 +42,8 @@ HERE = Path(__file__).parent
 STEPS, PAIRS = 32, 128
 RECIPE = dict(steps=STEPS, batch_size=4, rank=8, alpha=16.0, rate=1.7e-3, save_every=16)
 BETA = 0.4
-"""Of DPO in all its forms. Rate, beta and steps: picked from five trials of plain DPO for one value,
-read on training scenarios, as what moved the answers and left them fluent."""
+"""Of DPO in all its forms. Rate, beta and steps: picked from six trials of plain DPO for one
+value, read on training scenarios, as what moved the answers and left them fluent."""
 PLAN = FrontPlan(search=12, judged=32, temperature=1.0, batch_size=128, max_new_tokens=80, seed=0)
 NEUTRAL = 16
 LINE = (0.0, 0.5, 1.0, 1.5)
@@ -95,6 +96,7 @@ ENTRIES: dict[str, Entry] = {
     "MODPO": Entry("modpo"),
     "TIES": Entry("ties"),
     "DARE": Entry("dare"),
+    "MOD decoding": Entry("mod"),
     "SimPO, task arithmetic": Entry("simpo"),
     "SFT, task arithmetic": Entry("sft"),
 }
@@ -106,7 +108,7 @@ STAGES: tuple[tuple[tuple[str, ...], int], ...] = (
     (("dpo", "mva"), 3),
     (("mva-orthogonal", "mva-released"), 2),
     (("ties", "dare"), 2),
-    (("simpo", "sft", "mva-cosine"), 2),
+    (("mod", "simpo", "sft", "mva-cosine"), 2),
     (("sequential", "mixed", "modpo"), 3),
 )
 """What is made in which order: the main question first."""
@@ -133,7 +135,7 @@ class Bench:
         named = self._candidates(source, k, fitted)
         rows = FrontRows(self.work / "rows" / f"{source}-{k}-{seed}.jsonl",
                          " ".join(adapters_digest(c) for c in fitted))  # fmt: skip
-        scorer = Scorer(self.lm, self.battery, rows, PLAN)
+        scorer = (Together if source == "mod" else Scorer)(self.lm, self.battery, rows, PLAN)
         search, judged = self.asks[: PLAN.search], self.asks[PLAN.search :]
         found = scorer.score({n: c for n, (_, c) in named.items()}, search)
         points = np.stack([mean_scores(found[n], values) for n in named])
@@ -179,7 +181,7 @@ class Bench:
 
         if source in PENALTIES:
             return [fit("mva", penalty=PENALTIES[source])]
-        if source in ("dpo", "ties", "dare"):
+        if source in ("dpo", "ties", "dare", "mod"):
             return [fit("dpo")]
         if source in ("sft", "simpo"):
             return [fit(source)]
@@ -217,10 +219,30 @@ class Bench:
                 out[mixture(values, m)] = (m, dare(mixed))
             else:
                 out[mixture(values, m)] = (m, mixed)
-        if source in ("ties", "dare"):  # dense merges run alone: fewer of them
+        if source in ("ties", "dare", "mod"):  # these cannot share batches: fewer of them
             few = [(0.5, 0.5), (1.0, 0.5), (0.5, 1.0), (1.0, 1.0), (1.5, 1.5)]
             out = {n: (m, c) for n, (m, c) in out.items() if m in few}
         return out
+
+
+class Together(Scorer):
+    """Scores MOD: the adapters alone are policies, the plain model has the rest of the share."""
+
+    def _make(self, controls, part) -> None:  # type: ignore[no-untyped-def]
+        whole = controls[part[0][0]]
+        names = list(whole.weights)
+        policies = [whole.with_weights({n: float(n == m) for n in names}) for m in names]
+        shares = [[controls[n].weights[m] for m in names] for n, _ in part]
+        made = generate_together(
+            self._lm, [ask.prompt for _, ask in part], [*policies, None],
+            [[*s, 1 - sum(s)] for s in shares], max_new_tokens=PLAN.max_new_tokens,
+            temperature=PLAN.temperature, seed=PLAN.seed, batch_size=PLAN.batch_size,
+        )  # fmt: skip
+        read = self._battery.read([ask for _, ask in part], made.texts)
+        self._rows.add(
+            Row(name, ask.id, text, j.scores, j.fluent, j.facts, j.facts_kept, j.facts_wrong)
+            for (name, ask), text, j in zip(part, made.texts, read, strict=True)
+        )
 
 
 def corners(k: int) -> list[Mix]:
@@ -363,9 +385,15 @@ def told(i: dict | None, digits: int = 3) -> str:
 
 
 def write(summary: dict, done: int, whole: int, seconds: float) -> None:
-    record = dict(command="python benchmarks/mva_front.py --work runs/mva-front",
-                  recipe={**RECIPE, "beta": BETA}, pairs=PAIRS, plan=vars(PLAN), cells_done=done, cells=whole,
-                  summary=summary)  # fmt: skip
+    record = dict(
+        command="python benchmarks/mva_front.py --work runs/mva-front",
+        recipe={**RECIPE, "beta": BETA},
+        pairs=PAIRS,
+        plan=vars(PLAN),
+        cells_done=done,
+        cells=whole,
+        summary=summary,
+    )
     (HERE / "mva_front.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
     lines = [
         "# Fronts of mixtures on the reference model",
@@ -374,7 +402,8 @@ def write(summary: dict, done: int, whole: int, seconds: float) -> None:
         "",
         f"{done} of {whole} cells are in these tables. Reference model in bfloat16; per adapter "
         f"{STEPS} steps of {RECIPE['batch_size']} pairs, rank {RECIPE['rank']}, rate "
-        f"{RECIPE['rate']:g}, beta {BETA:g}; {PLAN.search} search prompts, {PLAN.judged} judged prompts of "
+        f"{RECIPE['rate']:g}, beta {BETA:g}; "
+        f"{PLAN.search} search prompts, {PLAN.judged} judged prompts of "
         "held-out scenarios, sampled at temperature 1, read by the exact parser. Hypervolume "
         "above (0, ..): mean over seeds, 95 % intervals over prompts (they do not cover the "
         "choice of seeds; the figures by seed show that). Every method has the same number of "

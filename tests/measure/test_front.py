@@ -27,7 +27,7 @@ def test_volume_is_the_share_of_lattice_cells_that_are_dominated(k):
 
 def test_nothing_above_the_corner_is_nothing():
     assert volume(np.array([[0.5, -0.1, 0.5]]), np.zeros(3)) == 0
-    with pytest.raises(MeasureError, match="shape|needed"):
+    with pytest.raises(MeasureError, match="are needed"):
         volume(np.zeros((2, 3)), np.zeros(2))
 
 

@@ -36,7 +36,9 @@ class Words:
 
     def dilemmas(self, seed, n):
         return [
-            Ask(f"d{i}", p, p) for i in range(n) for p in [f"should I {' '.join(WORDS[i : i + 4])} ?"]
+            Ask(f"d{i}", p, p)
+            for i in range(n)
+            for p in [f"should I {' '.join(WORDS[i : i + 4])} ?"]
         ]
 
     def neutral(self, seed, n):
@@ -102,9 +104,7 @@ def test_three_values_are_searched_by_generations_within_the_budget(lm):
     control = control_for(lm, ("power", "security", "tradition"))
     asks = Words().dilemmas(0, 4)
     found = search_front(scorer_of(lm), control, asks, PLAN)
-    assert 8 <= len(found.weights) <= PLAN.points == len(set(found.weights)) or len(
-        found.weights
-    ) == len(set(found.weights))
+    assert 8 <= len(found.weights) == len(set(found.weights)) <= PLAN.points
     assert {(1.0, 0.0, 0.0), (1.0, 1.0, 1.0)} <= set(found.weights)
     assert all(0 <= w <= 2 for m in found.weights for w in m)
     again = search_front(scorer_of(lm), control, asks, PLAN)
@@ -162,9 +162,9 @@ def test_the_front_is_judged_on_other_prompts_and_written(lm, two, tmp_path):
 
 
 def test_only_allowed_candidates_make_a_front():
-    found = Candidates(("power", "security"))
-    found.weights = [(1.0, 0.0), (0.0, 1.0), (2.0, 2.0)]
-    found.scores = [np.array([0.5, 0.1]), np.array([0.1, 0.5]), np.array([0.9, 0.9])]
+    scores = [np.array([0.5, 0.1]), np.array([0.1, 0.5]), np.array([0.9, 0.9])]
+    weights = [(1.0, 0.0), (0.0, 1.0), (2.0, 2.0)]
+    found = Candidates(("power", "security"), weights, scores)
     assert found.front() == [2]
     assert found.front(lambda w: max(w) <= 1) == [1, 0]
     assert found.front(lambda w: False) == []

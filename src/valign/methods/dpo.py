@@ -47,6 +47,6 @@ class DPO(AdapterMethod):
         need_training()
         need_pairs(corpus, target)
         made = dict(sequential=sequential, mixed=mixed, modpo=modpo)[self.scheme](
-            self, lm, corpus, dict(target.named)
+            self, lm, corpus, self.in_order(target)
         )
         return control_of(target, [made], weights=[1.0])

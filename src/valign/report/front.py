@@ -17,8 +17,7 @@ from valign.study.front_result import FrontResult, Interval, Point
 def render_front(result: FrontResult, out: str | Path) -> Path:
     """Write the page of a front; it needs no network, now or later."""
     plots = {
-        f"front{k}": figure(result, a, b)
-        for k, (a, b) in enumerate(combinations(result.values, 2))
+        f"front{k}": figure(result, a, b) for k, (a, b) in enumerate(combinations(result.values, 2))
     }
     script, library = source("page.js.jinja"), get_plotlyjs()
     text = TEMPLATES.get_template("front.html.jinja").render(

@@ -224,9 +224,7 @@ def _grid(values: Sequence[str], plan: FrontPlan) -> Iterator[list[Weights]]:
     yield list(itertools.product(line, repeat=len(values)))
 
 
-def _evolve(
-    values: Sequence[str], plan: FrontPlan, found: Candidates
-) -> Iterator[list[Weights]]:
+def _evolve(values: Sequence[str], plan: FrontPlan, found: Candidates) -> Iterator[list[Weights]]:
     """Generations of NSGA-II by ask and tell; each is scored as one batch."""
     try:
         from pymoo.algorithms.moo.nsga2 import NSGA2

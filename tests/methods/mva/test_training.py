@@ -38,7 +38,9 @@ def data(lm):
 
 def equal(a, b):
     return all(
-        torch.equal(x, y) for n in a.factors for x, y in zip(a.factors[n], b.factors[n], strict=True)
+        torch.equal(x, y)
+        for n in a.factors
+        for x, y in zip(a.factors[n], b.factors[n], strict=True)
     )
 
 
@@ -190,6 +192,21 @@ def test_schemes_make_one_adapter_and_separate_one_a_value(lm):
     assert set(control.provenance["dependence"]["power | benevolence"]) == {
         "hsic", "hsic-released", "orthogonal", "cosine"
     }  # fmt: skip
+
+
+def test_the_order_of_training_can_be_chosen(lm):
+    settings = dict(rank=2, steps=2, batch_size=4)
+    both = Profile.of(SYSTEM, benevolence=1, power=0.5)
+    found = [
+        get_method("mva", order=o, **settings).fit(lm, CORPUS, both) for o in ("", "benevolence")
+    ]
+    assert [[a.name for a in c.adapters] for c in found] == [
+        ["power", "benevolence"],
+        ["benevolence", "power"],
+    ]
+    assert found[0].weights == found[1].weights
+    with pytest.raises(MethodSettingError, match="order names security"):
+        get_method("mva", order="security,power", **settings).fit(lm, CORPUS, both)
 
 
 def test_what_cannot_be_trained_is_refused(lm, data, monkeypatch):

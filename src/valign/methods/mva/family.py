@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from valign.control.weights import WeightsControl
 from valign.corpora.types import Corpus
@@ -50,12 +50,19 @@ class AdapterMethod(Method):
     """Parts that a step is cut into, to save memory."""
     recompute: bool = False
     """Gradient checkpointing: less memory, more time."""
+    order: tuple[str, ...] = ()
+    """Values to train first, in this order; the others follow in the value system's."""
     save_every: int = Field(default=100, ge=1)
     """Steps between checkpoints."""
     seed: int = 0
     """Of the adapters' start and the order of the pairs."""
     checkpoint: Path | None = Field(default=None, exclude=True)
     """Folder for finished adapters and checkpoints; the same fit goes on from them after a stop."""
+
+    @field_validator("order", mode="before")
+    @classmethod
+    def _one_name(cls, order: Any) -> Any:
+        return (order,) if isinstance(order, str) and order else order or ()
 
     def recipe(self) -> Recipe:
         """The settings as a recipe."""
@@ -76,12 +83,26 @@ class AdapterMethod(Method):
             lm.memo[key] = tokenised(lm, corpus.pairs_of(value))
         return lm.memo[key]
 
+    def in_order(self, target: Profile) -> dict[str, float]:
+        """The target's values and numbers, in the order of training.
+
+        Raises:
+            MethodSettingError: `order` names a value that is no target.
+        """
+        named = dict(target.named)
+        strange = [value for value in self.order if value not in named]
+        if strange:
+            raise MethodSettingError(
+                f"order names {', '.join(strange)}, the target {', '.join(named)}."
+            )
+        return {value: named[value] for value in (*self.order, *named)}
+
     def adapters(self, lm: HostModel, corpus: Corpus, target: Profile) -> list[Trained]:
-        """One adapter for each of the target's values, in its order."""
+        """One adapter for each of the target's values."""
         recipe = self.recipe()
         alone = replace(recipe, penalty="none", strength=None)  # the same work for every penalty
         done: list[Trained] = []
-        for value in target.named:
+        for value in self.in_order(target):
             done.append(
                 train_adapter(
                     lm,
@@ -114,5 +135,3 @@ def need_training() -> None:
         raise MethodSettingError(
             f"Training adapters needs {', '.join(lacking)}: pip install 'valign[train]'."
         )
-
-

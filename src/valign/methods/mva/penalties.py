@@ -94,7 +94,7 @@ def cosine(a: Factors, b: Factors) -> torch.Tensor:
 
 Measure = Callable[[Factors, Factors], torch.Tensor]
 
-MEASURES: dict[str, Measure] = {
+MEASURES: dict[PenaltyName, Measure] = {
     "hsic": hsic,
     "hsic-released": hsic_released,
     "orthogonal": orthogonal,

@@ -34,7 +34,7 @@ class ValueTrainer(DPOTrainer):
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: Any,
         args: DPOConfig,
         rows: Dataset,
         tokenizer: Any,
@@ -50,11 +50,14 @@ class ValueTrainer(DPOTrainer):
             train_dataset=rows,
             processing_class=tokenizer,
             peft_config=LoraConfig(
-                r=recipe.rank, lora_alpha=recipe.alpha, target_modules=modules, bias="none",
+                r=recipe.rank,
+                lora_alpha=recipe.alpha,  # type: ignore[arg-type]  # PEFT only divides it
+                target_modules=modules,
+                bias="none",
                 task_type="CAUSAL_LM",
             ),
             callbacks=[_Progress(label)],
-        )  # fmt: skip
+        )
         self.precompute_ref_logps = True  # the columns are there already
         self.remove_callback(PrinterCallback)
         self._recipe = recipe

@@ -153,9 +153,12 @@ def train_adapter(
     if folder is None:
         import tempfile
 
+        if ("adapter", key) in lm.memo:
+            return lm.memo["adapter", key]
         with tempfile.TemporaryDirectory(prefix="valign-") as temporary:
             made = _run(lm, samples, reference, recipe, label, earlier, start, Path(temporary), key)
-        return Trained(label, made.factors, made.scaling, made.figures, None)
+        lm.memo["adapter", key] = Trained(label, made.factors, made.scaling, made.figures, None)
+        return lm.memo["adapter", key]
     place = folder / f"{label}-{key}"
     if not (place / _FINISHED).is_file():
         _run(lm, samples, reference, recipe, label, earlier, start, folder, key)
