@@ -89,6 +89,7 @@ def test_a_checkpoint_cut_short_is_thrown_away(tmp_path):
     assert last_whole_checkpoint(tmp_path / "none") is None
 
 
+@needs_trl
 def test_what_cannot_be_trained_is_refused_before_anything_is_loaded(tmp_path):
     own = [Triplet("a", "text", {"power": 1}, "rewrite")]
     nobody = ScriptedRewriter([])

@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -207,6 +208,11 @@ def targets(rewriter: Rewriter, triplets: Sequence[Triplet], reward: Reward) -> 
 def _check(
     phase: Phase, triplets: Sequence[Triplet], settings: Settings, reward: Reward | None
 ) -> None:
+    lacking = [name for name in ("trl", "peft", "datasets") if find_spec(name) is None]
+    if lacking:
+        raise RewriteError(
+            f"Training a rewriter needs {', '.join(lacking)}: pip install 'valign[train]'."
+        )
     if not triplets:
         raise RewriteError("A rewriter learns from triplets; none were given.")
     if phase == "grpo" and reward is None:
