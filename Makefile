@@ -22,7 +22,7 @@ test: $(VENV)/test.stamp
 # The real engine on the CPU, in an environment of its own (Python 3.11).
 test-vllm: $(VENV_VLLM)/stamp
 	$(VENV_VLLM)/bin/valign serve --doctor
-	OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/python -m pytest tests/deploy/vllm_plugin --timeout 900 $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/python -m pytest tests/deploy/vllm_plugin --timeout 1600 $(ARGS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -59,7 +59,7 @@ def run_engine(tmp_path_factory, cache) -> Callable[..., dict]:
         command = [sys.executable, "-m", "tests.deploy.vllm_plugin.engine",
                    str(folder / "job.json"), str(folder / "out.json")]  # fmt: skip
         done = subprocess.run(
-            command, cwd=ROOT, env=environment(cache), capture_output=True, text=True, timeout=280
+            command, cwd=ROOT, env=environment(cache), capture_output=True, text=True, timeout=700
         )
         if done.returncode:
             raise RuntimeError(done.stdout[-4000:] + done.stderr[-8000:])

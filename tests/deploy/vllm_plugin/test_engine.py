@@ -6,7 +6,15 @@ import importlib.util
 
 import pytest
 
-from tests.deploy.vllm_plugin.profiles import MIXES, alone, mixed, some_prompts
+from tests.deploy.vllm_plugin.conftest import Served
+from tests.deploy.vllm_plugin.profiles import (
+    MIXES,
+    alone,
+    mixed,
+    save_model,
+    some_prompts,
+    write_bundle,
+)
 
 pytestmark = [
     pytest.mark.vllm,
@@ -143,3 +151,15 @@ def test_compiled_rows_equal_the_hooked_model_and_plain_ones_the_stock_engine(
     assert len(unsteered) == 10
     for a, b in unsteered:
         assert a["tokens"] == b["tokens"] and a["logprobs"] == b["logprobs"]
+
+
+@pytest.mark.parametrize("family", ["qwen2", "mistral"])
+def test_other_families_equal_the_hooked_model(family, tmp_path, run_engine):
+    lm = save_model(tmp_path / "model", family)
+    served = Served(lm, tmp_path / "model", tmp_path / "b", write_bundle(lm, tmp_path / "b"))
+    rows = [r for r in batch(served) if r["valign"]]
+    options = {**EAGER, "max_num_batched_tokens": 128}
+    done = run_engine(
+        model=served.model, bundle=served.bundle, options=options, phases=[{"requests": rows}]
+    )
+    assert tokens(done["phases"][0]) == expected(served, rows)

@@ -148,3 +148,17 @@ def test_blocks_are_shared_as_far_as_they_are_plain():
     # The last prompt token, the first one edited, stands at 19.
     assert [block_key(answer, 20, end) for end in (19, 20, 32)] == [None, "k@20", "k@20"]
     assert [block_key(both, 20, end) for end in (16, 32)] == ["k", "k@20"]
+
+
+def test_the_square_root_is_about_right_below_the_calibrated_dose():
+    from tests.deploy.cases import control, edit
+    from tests.lm.tiny import PROMPTS, tiny_lm
+    from valign.lm import DoseMeter
+
+    lm = tiny_lm()
+    meter = DoseMeter(lm, PROMPTS, max_new_tokens=8)
+    set_to = meter.set(control(edit(lm, "add", "resid:1", scope="generation")), 0.2)
+    calibrated = set_to.provenance["dose"]["p95"]
+    for asked in (0.05, 0.1):
+        found = meter.measure(set_to.scaled((asked / calibrated) ** 0.5)).p95
+        assert found == pytest.approx(asked, rel=0.35), asked

@@ -88,6 +88,8 @@ def test_coefficients_follow_position_whatever_the_chunks(bundle):
     before = live.coefficients["generation"].clone()
     step(rows, known, {"a": (7, 1), "b": (5, 1)})  # nothing to write
     assert torch.equal(before, live.coefficients["generation"])
+    step(rows, known, {"a": (1, 1), "b": (6, 1)})  # begun again, one token at a time
+    assert not live.coefficients["generation"].any()
     step(rows, known, {"b": (6, 1), "a": (8, 1)})
     assert live.coefficients["generation"][:3, add].tolist() == [0, 2, 0]
     step(rows, known, {"a": (0, 9)})  # after a preemption the answer is computed again
@@ -143,3 +145,23 @@ def test_the_canary_finds_each_dead_bank(served, bundle):
     for site in live.banks:
         with pytest.raises(StartError, match=f"not live: the .* bank at {site} moves nothing"):
             canary.prove_live(live, lambda site=site: run(dead=site))
+
+
+def test_two_engines_of_a_process_cannot_share_the_op(bundle, monkeypatch):
+    class Runner:
+        pass
+
+    for name in ("_current", "_owner"):
+        monkeypatch.setattr(steering, name, None)
+    live, _ = made(bundle)
+    first, second = Runner(), Runner()
+    steering.make_current(live, first)
+    with pytest.raises(StartError, match="Another engine"):
+        steering.make_current(live, second)
+    del first
+    steering.make_current(live, second)
+    hidden, residual = torch.randn(2, 5, 64)
+    live.coefficients["all"][1, bundle.slot("whole")] = 1
+    moved = torch.ops.valign.steer(hidden, residual, "resid:2")
+    assert torch.equal(moved[[0, 2, 3, 4]], hidden[[0, 2, 3, 4]])
+    assert not torch.equal(moved[1], hidden[1])

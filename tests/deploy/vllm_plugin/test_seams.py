@@ -53,6 +53,7 @@ def configuration(**changes) -> SimpleNamespace:
         parallel_config=of(
             tensor_parallel_size=1, pipeline_parallel_size=1, data_parallel_size=1,
             decode_context_parallel_size=1, prefill_context_parallel_size=1, use_ubatching=False,
+            use_sequence_parallel_moe=False,
         ),
         compilation_config=of(pass_config=of(enable_sp=False)),
         model_config=of(
@@ -79,6 +80,7 @@ def configuration(**changes) -> SimpleNamespace:
         ({"parallel_config__data_parallel_size": 2}, "data parallelism"),
         ({"parallel_config__prefill_context_parallel_size": 2}, "context parallelism"),
         ({"compilation_config__pass_config__enable_sp": True}, "sequence parallelism"),
+        ({"parallel_config__use_sequence_parallel_moe": True}, "sequence parallelism"),
         ({"parallel_config__use_ubatching": True}, "microbatching"),
         ({"lora_config": object()}, "LoRA"),
         ({"quant_config": object()}, "quantised weights"),

@@ -52,7 +52,7 @@ def server(served, cache, tmp_path_factory):
 
 
 def _wait(url: str, process: subprocess.Popen, log) -> None:
-    until = time.monotonic() + 420
+    until = time.monotonic() + 700
     while time.monotonic() < until:
         if process.poll() is not None:
             break

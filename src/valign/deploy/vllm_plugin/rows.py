@@ -44,7 +44,7 @@ class Rows:
         self._states: dict[str, int] = {}
         self._free = list(range(1, steering.opened.shape[0]))
         self._written = 0
-        self._settled: Sequence[str] | None = None
+        self._settled: tuple[list[str], np.ndarray] | None = None
 
     def step(
         self,
@@ -61,8 +61,8 @@ class Rows:
             computed: (n,) tokens of each that are computed already.
             scheduled: (n,) new tokens of each.
         """
-        if self._settled == ids and len(scheduled) == scheduled.sum():
-            return  # the same requests decode one more token each
+        if self._same_answers(ids, computed, scheduled):
+            return
         self._forget(requests)
         known = [self._known.get(i) or self._learn(i, requests[i]) for i in ids]
         self._settled = None
@@ -82,7 +82,13 @@ class Rows:
         self._gates(ids, known, owner, at == last)
         self._clear(len(owner))
         if (at > last).all() and len(ids) == len(owner):
-            self._settled = list(ids)
+            self._settled = list(ids), prompts
+
+    def _same_answers(self, ids, computed: np.ndarray, scheduled: np.ndarray) -> bool:
+        """Whether the requests of the last step decode one more token each."""
+        if self._settled is None or self._settled[0] != ids:
+            return False
+        return bool((scheduled == 1).all() and (computed[: len(ids)] >= self._settled[1]).all())
 
     def _learn(self, name: str, state: Any) -> tuple[Mix, np.ndarray]:
         mix = self._catalog.mix(getattr(state.sampling_params, "extra_args", None))
@@ -127,4 +133,5 @@ class Rows:
         if used < self._written:
             for rows in self._steering.coefficients.values():
                 rows[used : self._written].zero_()
+            self._steering.is_last[used : self._written] = False
         self._written = used

@@ -10,14 +10,18 @@ the stream is their sum, and the change goes into the first.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from valign.control.edit import Site
 from valign.deploy.bundle import Bank, Bundle
 from valign.deploy.vllm_plugin.request import place
+from valign.deploy.vllm_plugin.untested import StartError
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +160,7 @@ def _gate_readings(
 
 
 _current: Steering | None = None
+_owner: weakref.ref[Any] | None = None
 _library: torch.library.Library | None = None
 
 
@@ -164,9 +169,23 @@ def _steer(hidden: torch.Tensor, residual: torch.Tensor | None, site: str) -> to
     return _current.apply(hidden, residual, site)
 
 
-def make_current(steering: Steering) -> None:
-    """Let `torch.ops.valign.steer` use this state; there is one worker per process."""
-    global _current, _library
+def make_current(steering: Steering, owner: Any) -> None:
+    """Let `torch.ops.valign.steer` use this state.
+
+    Args:
+        owner: the model runner it belongs to.
+
+    Raises:
+        StartError: another runner of this process uses the op.
+    """
+    global _current, _owner, _library
+    if _owner is not None and _owner() not in (None, owner):
+        gc.collect()
+        if _owner() is not None:
+            raise StartError(
+                "Another engine of this process serves a bundle. Delete it first, or leave "
+                "VLLM_ENABLE_V1_MULTIPROCESSING at 1, which gives each engine a process."
+            )
     if _library is None:
         _library = torch.library.Library("valign", "DEF")
         _library.define("steer(Tensor hidden, Tensor? residual, str site) -> Tensor")
@@ -175,7 +194,7 @@ def make_current(steering: Steering) -> None:
         torch.library.register_fake(
             "valign::steer", lambda hidden, residual, site: torch.empty_like(hidden), lib=_library
         )
-    _current = steering
+    _current, _owner = steering, weakref.ref(owner)
 
 
 def hook(model: torch.nn.Module, steering: Steering, *, blocks: str, reader: str) -> None:

@@ -37,7 +37,7 @@ class Mode:
 
 
 def _parallel(field: str) -> Callable[[Any], bool]:
-    return lambda config: getattr(config.parallel_config, field, 1) > 1
+    return lambda config: getattr(config.parallel_config, field) > 1
 
 
 MODES = (
@@ -52,10 +52,11 @@ MODES = (
          or _parallel("prefill_context_parallel_size")(c),
          "--decode-context-parallel-size 1 --prefill-context-parallel-size 1"),
     Mode("sequence parallelism",
-         lambda c: bool(getattr(c.compilation_config.pass_config, "enable_sp", False)),
-         "leave enable_sp out of --compilation-config"),
+         lambda c: bool(getattr(c.compilation_config.pass_config, "enable_sp", False)
+                        or c.parallel_config.use_sequence_parallel_moe),
+         "leave enable_sp out of --compilation-config, and --enable-expert-parallel out"),
     Mode("microbatching",
-         lambda c: bool(getattr(c.parallel_config, "use_ubatching", False)),
+         lambda c: bool(c.parallel_config.use_ubatching),
          "leave --enable-dbo out"),
     Mode("LoRA adapters", lambda c: c.lora_config is not None, "leave --enable-lora out"),
     Mode("quantised weights", lambda c: c.quant_config is not None,

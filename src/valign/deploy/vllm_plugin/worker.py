@@ -71,7 +71,7 @@ def attach(worker: Any, config: Any) -> None:
     @wraps(load)
     def load_model(*args: Any, **kwargs: Any) -> None:
         load(*args, **kwargs)
-        steering.make_current(live)
+        steering.make_current(live, runner)
         steering.hook(runner.get_model(), live, blocks=blocks, reader=reader)
 
     @wraps(prepare)
