@@ -46,6 +46,7 @@ INDEX = torch.tensor([0, 2])
         ("project", dict(vector=torch.ones(4)), "norm 1, got 2"),
         ("gradient", dict(w1=torch.ones(3, 4), b1=torch.ones(3), w2=torch.ones(2)), "w2"),
         ("rotate", dict(plane=torch.eye(2, 4), angle=torch.zeros(1)), r"angle \(\)"),
+        ("rotate", dict(plane=torch.eye(3, 4), angle=torch.tensor(0.0)), "1 or 2"),
         ("rotate", dict(plane=torch.ones(2, 4), angle=torch.tensor(0.0)), "right angle"),
     ],
 )

@@ -22,7 +22,19 @@ NAMES = {
 LLAMA = ("model.layers", "mlp.down_proj", "self_attn.o_proj")
 
 TARGET = Profile.of(load_system("schwartz10"), benevolence=1)
-KINDS = ("add", "push", "push3", "hold", "clip", "scale", "clamp", "project", "gradient", "rotate")
+KINDS = (
+    "add",
+    "push",
+    "push3",
+    "hold",
+    "clip",
+    "scale",
+    "clamp",
+    "project",
+    "gradient",
+    "rotate",
+    "sphere",
+)
 
 
 def part(lm: HostModel, family: str, site: Site) -> torch.nn.Module:
@@ -63,8 +75,10 @@ def make_edit(kind: str, site: Site, width: int, *, seed: int = 0, scope="genera
         "gradient": lambda: dict(w1=noise(4 + seed, width), b1=noise(4 + seed), w2=noise(4 + seed)),
         "rotate": lambda: dict(plane=torch.linalg.qr(noise(width, 2)).Q.T.contiguous(),
                                angle=noise(1)[0]),
+        "sphere": lambda: dict(plane=torch.nn.functional.normalize(noise(1, width)),
+                               angle=noise(1)[0].abs()),
     }[kind]()  # fmt: skip
-    return Edit(site, kind, tensors, scope=scope, strength=0.8)
+    return Edit(site, "rotate" if kind == "sphere" else kind, tensors, scope=scope, strength=0.8)
 
 
 def make_control(lm: HostModel, kind: str, *sites: str, seed=0, scope="generation", gate=None):
@@ -102,7 +116,9 @@ def _changed(edit: Edit, x: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
     elif edit.kind == "project":
         out = x - s * (t["vector"] @ x) * t["vector"]
     elif edit.kind == "rotate":
-        e, f = t["plane"]
+        e = t["plane"][0]
+        rest = x - (e @ x) * e
+        f = t["plane"][1] if len(t["plane"]) == 2 else rest / rest.norm()
         radius, now = torch.hypot(e @ x, f @ x), torch.atan2(f @ x, e @ x)
         turn = float(t["angle"] - now)
         turn = (turn + math.pi) % (2 * math.pi) - math.pi

@@ -94,8 +94,8 @@ class Edit:
             scale: index (n,), factor (n,).
             clamp: index (n,), low (n,), high (n,). project: vector (width,), unit norm.
             gradient: w1 (h, width), b1 (h,), w2 (h,), a scorer w2 . gelu(w1 a + b1).
-            rotate: plane (2, width), orthonormal rows; angle (), radians from the first row
-            towards the second.
+            rotate: plane (2, width), orthonormal rows, or (1, width), and the second is what the
+            activation has across the first; angle (), radians from the first towards the second.
         scope: `all` positions, or `generation` (the last prompt token and all later ones).
         hold: push only; compute the move at the last prompt token and hold it for the whole
             answer (ConVA's prompt-constant mode) instead of anew at every token.
@@ -141,8 +141,8 @@ class Edit:
             fits = t["w1"].ndim == 2 and t["b1"].shape == h and t["w2"].shape == h
             rule = "w1 (h, width), b1 and w2 (h,)"
         elif self.kind == "rotate":
-            fits = t["plane"].ndim == 2 and len(t["plane"]) == 2 and t["angle"].ndim == 0
-            rule = "plane (2, width) and angle ()"
+            fits = t["plane"].ndim == 2 and len(t["plane"]) in (1, 2) and t["angle"].ndim == 0
+            rule = "plane (1 or 2, width) and angle ()"
         else:
             index = t["index"]
             fits = index.ndim == 1 and not index.is_floating_point()
@@ -160,10 +160,10 @@ class Edit:
             )
         if self.kind == "rotate":
             plane = t["plane"].float()
-            if (plane @ plane.T - torch.eye(2).to(plane)).abs().max() > 1e-2:
+            if (plane @ plane.T - torch.eye(len(plane)).to(plane)).abs().max() > 1e-2:
                 raise EditError(
-                    f"The rotate edit at {self.site} needs two rows of norm 1 at a right angle; "
-                    "take the first two rows of torch.linalg.qr(plane.T).Q.T."
+                    f"The rotate edit at {self.site} needs rows of norm 1 at a right angle; take "
+                    "torch.linalg.qr(plane.T).Q.T."
                 )
 
     def scaled(self, strength: float) -> Edit:

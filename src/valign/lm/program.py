@@ -287,21 +287,30 @@ def _gradient(rows, scope, hold, device, dtype) -> Step:
 
 def _rotate(rows, scope, hold, device, dtype) -> Step:
     """Turn the part in the plane towards the angle; its length, and all else, stay."""
-
-    def stacked(name: str) -> torch.Tensor:
-        return _stack(rows, lambda e: e.tensors[name], torch.zeros_like, device, torch.float32)
-
-    plane, goal = stacked("plane"), stacked("angle")[:, None]
-    reach = _strengths(rows, device, torch.float32)[..., 0].abs()
+    f32 = torch.float32
+    plane = _stack(rows, _padded(lambda e: e.tensors["plane"], 2), torch.zeros_like, device, f32)
+    goal = _stack(rows, lambda e: e.tensors["angle"], torch.zeros_like, device, f32)[:, None]
+    reach = _strengths(rows, device, f32)[..., 0].abs()
+    first, second = plane[:, None, 0], plane[:, None, 1]  # (B, 1, width)
+    whole = [e is None or len(e.tensors["plane"]) == 2 for e in rows]
+    given = torch.tensor(whole, device=device)[:, None]
 
     def step(at: Positions, a: torch.Tensor) -> torch.Tensor:
-        x, y = (a.float() @ plane.transpose(1, 2)).unbind(-1)  # (B, T) each
+        full = a.float()
+        x, y = (full @ plane.transpose(1, 2)).unbind(-1)  # (B, T) each
+        across = second
+        if not all(whole):
+            rest = full - x[..., None] * first
+            size = rest.norm(dim=-1)
+            y = torch.where(given, y, size)
+            own = rest / size[..., None].clamp_min(1e-12)
+            across = torch.where(given[..., None], second, own)
         away = goal - torch.atan2(y, x)
         turn = torch.atan2(away.sin(), away.cos())  # the shorter way round
         turn = torch.minimum(torch.maximum(turn, -reach), reach)
         cos, sin = turn.cos() - 1, turn.sin()
-        moved = torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1) @ plane
-        return _blend(a, (a.float() + moved).to(a.dtype), at.of(scope))
+        moved = (cos * x - sin * y)[..., None] * first + (sin * x + cos * y)[..., None] * across
+        return _blend(a, (full + moved).to(a.dtype), at.of(scope))
 
     return step
 

@@ -14,40 +14,42 @@ from valign.lm import HostModel
 from valign.methods.base import Method
 from valign.methods.errors import FitError
 from valign.methods.layers import Layers, chosen_sites
-from valign.methods.readings import Positions, Reading, need_pairs, read
+from valign.methods.readings import Positions, need_pairs, read
 from valign.values import Profile
 
 
 class Angular(Method):
-    """Angular steering (Vu & Nguyen, arXiv 2510.26243): a rotation within one plane.
+    """Angular steering (Vu & Nguyen, arXiv 2510.26243): a rotation within a plane.
 
         d      the value's direction, b1 = d / |d|
-        b2     a second direction, made orthogonal to b1
+        b2     a second direction, orthogonal to b1
         (x, y) = (b1 . a, b2 . a), the part of a in the plane
         a <- a - (x b1 + y b2) + |(x, y)| (cos theta b1 + sin theta b2)
 
     theta = 0 lies along the value, 180 against it. The length of the activation stays, and so
-    does all of it outside the plane: adding and ablating a direction change both.
+    does all of it outside the plane: adding and ablating a direction change both. Strength is the
+    farthest turn in radians (ours), so the paper's rotation is reached where it is large enough
+    for every token.
 
-    Helps where a norm is not to move: long texts, many layers at once. Hurts where little of the
-    activation lies in the plane, since nothing more than that part can be turned.
+    Helps where a norm is not to move: long texts, many layers at once. Hurts in a fixed plane that
+    holds little of the activation: nothing more than that part can be turned, and a dose may be out
+    of reach.
 
-    The paper's: one plane for the model, from the mean difference of one layer and the first
-    principal component of all layers' mean differences, acting after the norms of every block.
-    Ours: the mean difference most like the other layers'; acting after whole blocks; weighted sums
-    of values; the plane of `mean`, one for each layer, which holds the texts' mean activation; and
-    the strength, the farthest turn in radians: the paper's rotation is reached where it is large
-    enough for every token. The paper's adaptive variant, which turns only tokens on the value's
-    side, is left out.
+    The paper's plane (`pca`) is one for the model, from the mean difference of one layer and the
+    first principal component of all layers' mean differences; it acts after the norms of every
+    block. Ours: the mean difference most like the other layers'; acting after whole blocks;
+    weighted sums of values; and the plane `own`, through d and the token's own activation, in
+    which all of it turns: the shortest way over the sphere. The paper's adaptive variant, which
+    turns only tokens on the value's side, is left out.
     """
 
     name: ClassVar[str] = "angular"
 
     layers: Layers = "inner"
     """See `caa`; the paper turns at every block."""
-    plane: Literal["mean", "pca"] = "mean"
-    """`mean`: each layer's own direction and its mean activation (ours, untuned); `pca`: the
-    paper's plane."""
+    plane: Literal["own", "pca"] = "own"
+    """`own`: each layer's direction and the token's own activation (ours, untuned); `pca`: the
+    paper's, one for all layers."""
     angle: float = Field(default=0.0, ge=-360, le=360)
     """Degrees to turn to, from the value's direction; 0 is the target itself."""
     positions: Positions = "mean"
@@ -62,13 +64,9 @@ class Angular(Method):
             for site in lm.sites("resid")
         }
         if self.plane == "pca":
-            shared = _principal_plane(torch.stack(list(toward.values())))
-            planes = dict.fromkeys(sites, shared)
+            planes = dict.fromkeys(sites, _principal_plane(torch.stack(list(toward.values()))))
         else:
-            planes = {
-                site: _plane(toward[site], _middle([found[v][site] for v in target.named]), site)
-                for site in sites
-            }
+            planes = {site: _direction(toward[site], site) for site in sites}
         angle = torch.tensor(math.radians(self.angle))
         edits = tuple(
             Edit(site=site, kind="rotate", tensors=dict(plane=planes[site], angle=angle))
@@ -79,9 +77,14 @@ class Angular(Method):
         )
 
 
-def _middle(readings: list[Reading]) -> torch.Tensor:
-    """Mean activation over the texts of all values, (width,)."""
-    return torch.stack([(r.positive + r.negative) / 2 for r in readings]).mean(0)
+def _direction(toward: torch.Tensor, site: Site) -> torch.Tensor:
+    """One row of norm 1, (1, width)."""
+    if not toward.norm() > 1e-9:
+        raise FitError(
+            f"angular: at {site} the two sides of the value's pairs lie in one place, so there is "
+            "no direction to turn to. Choose other layers."
+        )
+    return (toward / toward.norm())[None]
 
 
 def _principal_plane(toward: torch.Tensor) -> torch.Tensor:
@@ -98,17 +101,5 @@ def _principal_plane(toward: torch.Tensor) -> torch.Tensor:
             return torch.stack([first / first.norm(), rest / rest.norm()])
     raise FitError(
         "angular: the directions of all layers are one and the same, so they span no plane. "
-        "Use plane=mean."
+        "Use plane=own."
     )
-
-
-def _plane(first: torch.Tensor, second: torch.Tensor, site: Site) -> torch.Tensor:
-    """Orthonormal rows (2, width): the first direction, then the second's part across it."""
-    b1 = first / first.norm().clamp_min(1e-12)
-    across = second - (second @ b1) * b1
-    if first.norm() < 1e-9 or across.norm() < 1e-6 * second.norm().clamp_min(1e-9):
-        raise FitError(
-            f"angular: at {site} the value's direction and the mean activation span no plane. "
-            "Choose other layers, or plane=pca."
-        )
-    return torch.stack([b1, across / across.norm()])
