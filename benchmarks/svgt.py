@@ -7,7 +7,8 @@
 
 Each part writes its figures into `svgt.json` beside this file. Shares and likelihoods come with
 95 % bootstrap intervals over prompts and seeds. Methods are fitted on the world's training
-scenarios, doses are set on dilemmas of the fitting corpus, and judged are held-out scenarios.
+scenarios and judged on held-out ones. Doses of edits are set on dilemmas of the fitting corpus;
+bridges act as trained and their dose is written beside the figures.
 Overhead is CPU time, alternated with plain generation in one process.
 """
 
@@ -62,10 +63,14 @@ def interval(rows: Sequence[float], draws: int = 2000) -> dict[str, float]:
 
 
 def dosed(lm: HostModel, control: Control, corpus: Corpus, dose: float) -> Control:
-    """At the dose; instructions have none and stay as they are."""
-    if control.kind == "text":
+    """At the dose; instructions have none and bridges act as trained: both stay as they are."""
+    if control.kind in ("text", "bridge"):
         return control
-    return DoseMeter(lm, [d.text for d in corpus.dilemmas[:24]]).set(control, dose)
+    return _meter(lm, corpus).set(control, dose)
+
+
+def _meter(lm: HostModel, corpus: Corpus) -> DoseMeter:
+    return DoseMeter(lm, [d.text for d in corpus.dilemmas[:24]])
 
 
 def harm(lm: HostModel, *, seeds: int, prompts: int, dose: float) -> dict[str, Any]:
@@ -73,6 +78,7 @@ def harm(lm: HostModel, *, seeds: int, prompts: int, dose: float) -> dict[str, A
     judge, world = WorldJudge(), World(split="heldout")
     found: dict[str, dict[str, list[float]]] = {}
     accuracy: dict[str, list[Any]] = {}
+    doses: dict[str, list[float]] = {}
     for seed in range(seeds):
         corpus = world_harm(seed)
         asked = {
@@ -83,6 +89,7 @@ def harm(lm: HostModel, *, seeds: int, prompts: int, dose: float) -> dict[str, A
         for label, (name, settings) in METHODS.items():
             fitted = get_method(name, **settings).fit(lm, corpus, HARMLESS)
             arms[label] = dosed(lm, fitted, corpus, dose)
+            doses.setdefault(label, []).append(_meter(lm, corpus).measure(arms[label]).p95)
             if "balanced_accuracy" in fitted.provenance:
                 accuracy.setdefault(label, []).append(fitted.provenance["balanced_accuracy"])
         for label, control in arms.items():
@@ -100,7 +107,9 @@ def harm(lm: HostModel, *, seeds: int, prompts: int, dose: float) -> dict[str, A
             )  # fmt: skip
             rows["nll"] += [float(-x.mean()) for x in logp]
     table = {k: {name: interval(x) for name, x in rows.items()} for k, rows in found.items()}
-    return dict(table=table, accuracy=accuracy, dose=dose, seeds=seeds, prompts=prompts)
+    return dict(
+        table=table, accuracy=accuracy, dose=dose, doses=doses, seeds=seeds, prompts=prompts
+    )
 
 
 def values(lm: HostModel, *, seeds: int, prompts: int, dose: float) -> dict[str, Any]:
