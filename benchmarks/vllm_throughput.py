@@ -26,12 +26,11 @@ SETTINGS = {
     "one profile": ("additive", "one"),
     "16 profiles": ("additive", "all"),
     "16 mixes of three": ("additive", "mixes"),
-    "idle, push bundle": ("push", "none"),
     "16 push profiles": ("push", "all"),
 }
 """Row -> (engine, what its requests ask for)."""
 
-REQUESTS, PROMPT, NEW = 16, 32, 48
+REQUESTS, PROMPT, NEW = 16, 8, 32
 
 
 def make_files(folder: Path) -> None:
@@ -158,7 +157,8 @@ class Engine:
         self._child = subprocess.Popen(
             command + ["--eager"] * eager, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=(folder / f"{bundle}.log").open("w"), text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1",
+                 "VLLM_CACHE_ROOT": str(folder / "cache")},
         )  # fmt: skip
         self.memory = self._answer()["memory"]
 

@@ -279,16 +279,18 @@ def _check_gates(entries: list[Entry]) -> None:
         if gated.gate is None:
             continue
         for other in entries:
-            if other.first is not None and place(other.first) < place(gated.gate):
-                whose = "its own edit" if other is gated else f"{other.name!r}, which edits"
+            if other.first is None or place(other.first) >= place(gated.gate):
+                continue
+            before = f"The gate of {gated.name!r} reads {gated.gate}, but"
+            if other is gated:
                 raise RequestError(
-                    f"The gate of {gated.name!r} reads {gated.gate}, but {whose} at {other.first} "
-                    "comes before it in the same pass. Send the two in separate requests."
-                    if other is not gated
-                    else f"The gate of {gated.name!r} reads {gated.gate}, but its own edit at "
-                    f"{other.first} comes before it in the same pass. Fit the gate at earlier "
-                    "layers, or edit later ones."
+                    f"{before} its own edit at {other.first} comes before it in the same pass. "
+                    "Fit the gate at earlier layers, or edit later ones."
                 )
+            raise RequestError(
+                f"{before} {other.name!r} edits {other.first} before it in the same pass. "
+                "Send the two in separate requests."
+            )
         if "all" in gated.scopes:
             raise RequestError(
                 f"{gated.name!r} edits the whole prompt, but its gate is read at the prompt's "

@@ -12,7 +12,7 @@ from typing import Any
 from vllm.v1.sample.logits_processor.interface import LogitsProcessor
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor as V2Processor
 
-from valign.deploy.vllm_plugin.request import DOSE, KEY
+from valign.deploy.vllm_plugin.request import KEY
 
 
 class ValidateProfile(LogitsProcessor, V2Processor):
@@ -42,6 +42,3 @@ class ValidateProfile(LogitsProcessor, V2Processor):
 
     def apply(self, logits: Any, *context: Any) -> Any:
         return logits
-
-
-__all__ = ["DOSE", "KEY", "ValidateProfile"]
