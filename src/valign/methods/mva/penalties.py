@@ -129,7 +129,7 @@ def penalty(name: PenaltyName, now: Adapter, earlier: Sequence[Adapter]) -> torc
     measure = MEASURES[name]
     for other in earlier:
         found = []
-        for a, b in _grouped(now, other):
+        for _, a, b in _groups(now, other):
             raw = measure(a, b)
             if name == "hsic-released":
                 found.append(raw)
@@ -151,10 +151,6 @@ def dependence(name: PenaltyName, one: Adapter, two: Adapter) -> dict[str, float
         for names, a, b in _groups(one, two):
             out |= dict(zip(names, MEASURES[name](a, b).tolist(), strict=True))
     return out
-
-
-def _grouped(one: Adapter, two: Adapter) -> list[tuple[Factors, Factors]]:
-    return [(a, b) for _, a, b in _groups(one, two)]
 
 
 def _groups(one: Adapter, two: Adapter) -> list[tuple[list[str], Factors, Factors]]:
