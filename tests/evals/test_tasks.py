@@ -221,7 +221,7 @@ def test_the_verb_prints_a_table_and_rows(files, tmp_path):
                  "--task", f"wikitext={files['wikitext']}"]  # fmt: skip
     shown = CliRunner().invoke(app, arguments)
     assert shown.exit_code == 0, shown.output
-    assert "word perplexity" in shown.output
+    assert "wikitext: word" in shown.output
     said = CliRunner().invoke(app, [*arguments, "--json"])
     found = [json.loads(line) for line in said.output.splitlines() if line.startswith("{")]
     assert [row["task"] for row in found] == ["truthfulqa", "wikitext"]

@@ -74,7 +74,7 @@ def evaluate(
     out.print(_table(found))
     errors.print(
         f"{escape(lm.name)} under {escape(steered.method)} ({escape(str(steered.target))}), "
-        "bare items without examples; brackets hold 95 %.",
+        "bare items without examples. ↑ higher is better, ↓ lower; brackets hold 95 %.",
         highlight=False,
         soft_wrap=True,
     )
@@ -99,18 +99,20 @@ def _files(given: list[str]) -> dict[str, str]:
 
 
 def _table(found: list[Outcome]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("test", "metric", "n", "before", "after", "change", "p", ""):
-        side = "left" if name in ("test", "metric", "") else "right"
-        table.add_column(name, justify=side, no_wrap=True)  # type: ignore[arg-type]
-    colours = {"worse": "red", "better": "green", "not shown": "dim"}
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    table.add_column("test")
+    for name in ("n", "before", "after", "change", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    colours = {"worse": "red", "better": "green"}
     for o in found:
         c = o.change
-        change = f"{c.value:+.3f} [{c.low:+.3f}, {c.high:+.3f}]"
+        colour = colours.get(o.verdict)
         table.add_row(
-            o.task, f"{o.metric} ({o.better} is better)", str(o.n), f"{o.before:.3f}",
-            f"{o.after:.3f}", escape(change), f"{o.p:.3g}",
-            f"[{colours[o.verdict]}]{o.verdict}[/]",
+            f"{o.task}: {o.metric} {'↑' if o.better == 'higher' else '↓'}", str(o.n),
+            f"{o.before:.3f}", f"{o.after:.3f}",
+            escape(f"{c.value:+.3f} [{c.low:+.3f}, {c.high:+.3f}]"), f"{o.p:.2g}",
+            f"[{colour}]{o.verdict}[/]" if colour else "",
         )  # fmt: skip
     return table
 
