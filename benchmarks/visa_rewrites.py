@@ -6,7 +6,8 @@ All rewriters are the reference model. One warm-up by references is shared; from
 GRPO, DPO and SimPO start, each for the same time on the processor (`--seconds`). Best of 8 draws
 from the warm-up with GRPO's reward. `prompting` asks the reference model in the instructions it was
 trained on; `untrained` gives it the rewriters' request. `unchanged` hands the source back. Requests
-hold the question that the source answers.
+hold the question that the source answers; what it says and the source does not counts as added,
+except in the reward of `visa, question allowed`.
 
 Tasks for judging are of held-out scenarios. Values are judged by the world's exact parser, which
 tunes nothing (the reward reads values by an n-gram regression); facts by the world's exact check,
@@ -69,6 +70,7 @@ ARMS: dict[str, tuple[Phase, dict[str, Any]]] = {
     "sft": ("sft", dict(batch=8, rate=5e-4)),
     "dpo": ("dpo", dict(batch=4, beta=0.1, rate=5e-5)),
     "simpo": ("simpo", dict(batch=4, beta=2.0, margin=1.0, rate=5e-5)),
+    "visa, question allowed": ("grpo", dict(batch=16, generations=8, beta=0.02, rate=2e-4)),
     "visa, no guards": ("grpo", dict(batch=16, generations=8, beta=0.02, rate=2e-4)),
 }
 """Small models take larger rates than the papers'; none was tuned."""
@@ -106,6 +108,8 @@ class Bench:
         reward = self.reward
         if arm.endswith("no guards"):
             reward = replace(reward, weights=(1.0, 1.0, 0.0), floor=0.0)
+        if arm.endswith("question allowed"):
+            reward = replace(reward, question=True)
         return train(
             phase, Rewriter.load(self.warmed().folder), self.material[8 * self.warm :],
             self.work / arm.replace(", ", "-").replace(" ", "-"),

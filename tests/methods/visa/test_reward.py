@@ -140,3 +140,17 @@ def test_trainers_get_one_function_a_part_and_the_batch_is_judged_once():
         found.T, REWARD.mark([SOURCE] * 2, [GOOD, SOURCE], np.stack([TARGET] * 2)).parts
     )
     assert parts[0](completions=[GOOD, GOOD], **columns) == [1.0, 1.0]
+
+
+def test_facts_of_the_question_are_additions_unless_it_is_allowed():
+    seen = []
+
+    class Noting(type(REWARD.fidelity)):
+        def judge(self, sources, texts, prompts=None):
+            seen.append(prompts)
+            return super().judge(sources, texts)
+
+    strict = replace(REWARD, fidelity=Noting())
+    for reward in (strict, replace(strict, question=True)):
+        reward.mark([SOURCE], [GOOD], TARGET[None], ["Is 77 a train?"])
+    assert seen == [None, ["Is 77 a train?"]]

@@ -121,12 +121,15 @@ class Reward:
         fidelity: compares with the source.
         weights: of value, consistency and guard; the guard's 0 switches it off.
         floor: of the gate; 0 leaves it open.
+        question: whether what the question says may be added. A rewriter that is rewarded so
+            learns to write all of the question's facts into every answer.
     """
 
     detector: Detector
     fidelity: Fidelity
     weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
     floor: float = 0.1
+    question: bool = False
 
     def mark(
         self,
@@ -139,7 +142,7 @@ class Reward:
         targets = np.asarray(targets, dtype=float).reshape(len(texts), -1)
         asked = list(prompts) if prompts is not None else [None] * len(texts)
         scores = self.detector.score(texts, asked)
-        faithful = self.fidelity.judge(sources, texts, asked)
+        faithful = self.fidelity.judge(sources, texts, asked if self.question else None)
         passed = gate(faithful, floor=self.floor)
         guard = [
             -length_penalty(length_ratio(s, t)) - repetition_penalty(repetition(t))
