@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ from valign.detect import load_detector
 from valign.lm import HostModel
 from valign.measure import Resampling
 from valign.measure.bootstrap import mean
-from valign.measure.rewriting import distance, figures, success, success_curve
+from valign.measure.rewriting import distance, figures, reached, success, success_curve
 from valign.methods.progress import listening
 from valign.methods.visa.best_of import best_of
 from valign.methods.visa.fidelity import EntailmentFidelity
@@ -179,7 +180,6 @@ def measure(benches: Sequence[Bench], arm: str) -> dict[str, Any]:
         "all_facts_kept_none_added": (kept == 1) & (added == 0),
         "moved": (np.abs(target - original).sum(1) > np.abs(target - scores).sum(1)).astype(float),
         "exact": ((far < 1e-6) & (faithful.min(axis=1) == 1)).astype(float),
-        "strict": success(far, both, largest=0.2, least=0.9).astype(float),
         "fluent": np.array([float(r.fluent) for r in readings]),
         "length_ratio": np.array(
             [length_ratio(t.source, x) for t, x in zip(judged, texts, strict=True)]
@@ -199,24 +199,30 @@ def measure(benches: Sequence[Bench], arm: str) -> dict[str, Any]:
 
 
 def compared(benches: Sequence[Bench], arms: Sequence[str]) -> dict[str, Any]:
-    """JSR of VISA minus that of each other arm, paired by task."""
+    """VISA minus each other arm, paired by task."""
     judged = [t for bench in benches for t in bench.judged]
     target = np.array([t.target for t in judged])
+    before = distance(np.array([t.original for t in judged]), target)
     draws = Resampling.of(len(judged), seed=0, n_boot=2000)
 
-    def rows(arm: str, largest: float, least: float) -> np.ndarray:
+    def rows(arm: str) -> dict[str, np.ndarray]:
         texts = [text for bench in benches for text in bench.texts(arm)]
         far = distance(WorldDetector().score(texts), target)
         both = WorldFidelity().judge([t.source for t in judged], texts).mean(axis=1)
-        return success(far, both, largest=largest, least=least).astype(float)
-
-    found = {}
-    for name, cuts in (("jsr", (0.8, 0.3)), ("strict", (0.2, 0.9))):
-        own = rows("visa", *cuts)
-        found[name] = {
-            arm: asdict(mean(own - rows(arm, *cuts), draws).at()) for arm in arms if arm != "visa"
+        return {
+            "jsr": success(far, both).astype(float),
+            "reached": reached(far, before, both).astype(float),
+            "consistency": both,
         }
-    return found
+
+    own = rows("visa")
+    others = {arm: rows(arm) for arm in arms if arm != "visa"}
+    return {
+        name: {
+            arm: asdict(mean(own[name] - other[name], draws).at()) for arm, other in others.items()
+        }
+        for name in own
+    }
 
 
 def real_text() -> dict[str, Any]:
@@ -248,7 +254,8 @@ def table(results: dict[str, Any]) -> str:
     """The page."""
     columns = {
         "consistency": "consistency", "distance": "L2", "cosine": "cosine", "jsr": "JSR",
-        "strict": "L2 < 0.2 and consistency > 0.9", "exact": "exactly right",
+        "reached": "half the way and consistency > 0.3",
+        "exact": "exactly right",
         "untouched": "untouched values moved by",
     }  # fmt: skip
     audit = {
@@ -257,6 +264,8 @@ def table(results: dict[str, Any]) -> str:
         "copied": "4-grams copied", "tuner_minus_judge": "tuner against judge (L1)",
     }  # fmt: skip
     lines = ["# Rewriters on the world", "", f"`{results['command']}`", "", results["about"], ""]
+    if results["note"]:
+        lines += [results["note"], ""]
     for title, names in (("Figures", columns), ("Audit", audit)):
         lines += [f"## {title}", "", "| rewriter | " + " | ".join(names.values()) + " |"]
         lines.append("| --- |" + " --- |" * len(names))
@@ -275,15 +284,16 @@ def table(results: dict[str, Any]) -> str:
         cells = [f"{row[0]:.2f} ({row[-1]:.2f})" for row in value]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     lines += ["", "## VISA minus the others, paired by task", ""]
-    lines += ["| other | JSR | L2 < 0.2 and consistency > 0.9 |", "| --- | --- | --- |"]
+    heads = ("JSR", "half the way and consistency > 0.3", "consistency")
+    lines += ["| other | " + " | ".join(heads) + " |", "| --- | --- | --- | --- |"]
     for arm in results["against"]["jsr"]:
         cells = [
             f"{e['value']:+.2f} [{e['low']:+.2f}, {e['high']:+.2f}]"
-            for e in (results["against"][n][arm] for n in ("jsr", "strict"))
+            for e in (results["against"][n][arm] for n in ("jsr", "reached", "consistency"))
         ]
-        lines.append(f"| {arm} | {cells[0]} | {cells[1]} |")
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     lines += ["", "## Real text", "", REAL, ""]
-    few = {k: v for k, v in columns.items() if k not in ("strict", "exact")}
+    few = {k: v for k, v in columns.items() if k not in ("exact", "reached")}
     lines += ["| texts | " + " | ".join(few.values()) + " |", "| --- |" + " --- |" * len(few)]
     for arm, found in results["real_text"].items():
         cells = [
@@ -305,6 +315,12 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _shown(arguments: Sequence[str]) -> list[str]:
+    """What was typed, without the note, which stands on the page itself."""
+    place = arguments.index("--note") if "--note" in arguments else len(arguments)
+    return [shlex.quote(a) for a in (*arguments[:place], *arguments[place + 2 :])]
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--work", type=Path, required=True, help="Folder of models and texts.")
@@ -314,6 +330,7 @@ def main() -> None:
     options.add_argument("--warm-up", type=int, default=300, help="Steps.")
     options.add_argument("--seconds", type=float, default=300, help="Processor time of an arm.")
     options.add_argument("--arms", nargs="*", default=["visa", "sft", "dpo", "simpo"])
+    options.add_argument("--note", default="", help="Remarks that the page should carry.")
     options.add_argument("--only", help="Make this arm's rewrites and end: for two processes.")
     asked = options.parse_args()
     torch.set_num_threads(1)
@@ -345,7 +362,7 @@ def main() -> None:
         for arm in arms:
             began = time.monotonic()
             found[arm] = measure(benches, arm)
-            brief = {k: round(found[arm][k]["value"], 3) for k in ("consistency", "jsr", "strict")}
+            brief = {k: round(found[arm][k]["value"], 3) for k in ("consistency", "jsr", "reached")}
             print(arm, brief, f"{time.monotonic() - began:.0f} s", flush=True)
     cost = {}
     for name in ("warm-up", *asked.arms):
@@ -366,18 +383,21 @@ def main() -> None:
         for i, t in enumerate(benches[0].judged[:8])
     ]  # fmt: skip
     results = dict(
-        command=" ".join(["python", Path(sys.argv[0]).as_posix(), *sys.argv[1:]]),
+        command=" ".join(["python", Path(sys.argv[0]).as_posix(), *_shown(sys.argv[1:])]),
         about=(
             f"{asked.seeds} seed(s), {asked.tasks} held-out tasks a seed, one thread of a shared "
             "CPU. Judge: the world's exact parser; the reward reads values by another detector. "
             "Facts: exact, in the reward as in the judgement. Settings ours, untuned."
         ),
+        note=asked.note,
         versions={p: metadata.version(p) for p in ("torch", "transformers", "trl")}
         | {"python": platform.python_version()},
         model=benches[0].reference.lm.fingerprint,
         arms=found,
         real_text=real,
-        against=compared(benches, [*asked.arms, "warm-up", "best of 8", "prompting", "untrained"]),
+        against=compared(
+            benches, [*asked.arms, "warm-up", "best of 8", "prompting", "untrained", "unchanged"]
+        ),
         cost=cost,
         samples=samples,
     )

@@ -5,7 +5,15 @@ import pytest
 
 from valign.measure import Resampling
 from valign.measure.errors import MeasureError
-from valign.measure.rewriting import cosine, distance, figures, success, success_curve, untouched
+from valign.measure.rewriting import (
+    cosine,
+    distance,
+    figures,
+    reached,
+    success,
+    success_curve,
+    untouched,
+)
 
 RNG = np.random.default_rng(0)
 SCORES, TARGET, ORIGINAL = (RNG.uniform(-1, 1, (40, 5)) for _ in range(3))
@@ -45,6 +53,16 @@ def test_success_needs_both_and_its_curve_only_rises_with_looser_cuts():
     assert curve.value[-1, 0] == 1
     with pytest.raises(MeasureError, match="one shape"):
         success(far, both[:2])
+
+
+def test_what_was_near_from_the_start_has_not_reached_anything():
+    near, both = np.array([0.5, 0.2, 0.2]), np.array([1.0, 1.0, 0.2])
+    assert success(near, both).tolist() == [True, True, False]
+    assert reached(near, np.array([0.5, 0.5, 0.5]), both).tolist() == [False, True, False]
+    back = figures(ORIGINAL, ORIGINAL, TARGET, FIDELITY, DRAWS)
+    assert back.reached.value == 0 and back.untouched.value == 0
+    with pytest.raises(MeasureError, match="one shape"):
+        reached(near, near[:2], both)
 
 
 def test_what_is_undefined_is_missing():

@@ -4,11 +4,13 @@
     L2            |D(y') - target|_2
     cosine        <D(y'), target> / (|D(y')| |target|)
     JSR           share with L2 < 0.8 and consistency > 0.3
+    reached       share with L2 at most half of |D(y) - target| and consistency > 0.3
     untouched     mean |D(y') - D(y)| over the values that were not to change
 
 VISA, arXiv 2603.04822; the cuts of the joint success rate are the paper's. Its L2 cut lies inside
 the range of all mean L2 it reports, so the rate moves a lot for small changes: the curve over cuts
-stands beside it (ours). Cosine is missing (NaN) where either vector is zero.
+stands beside it (ours). It also counts sources that were near their target from the start, even
+when they are handed back unchanged; `reached` does not (ours). Cosine is missing (NaN) where either vector is zero.
 """
 
 from __future__ import annotations
@@ -54,6 +56,26 @@ def success(
             "shape: one of each a rewrite."
         )
     return (distances < largest) & (consistency > least)
+
+
+def reached(
+    distances: np.ndarray,
+    before: np.ndarray,
+    consistency: np.ndarray,
+    *,
+    share: float = 0.5,
+    least: float = CONSISTENCY,
+) -> np.ndarray:
+    """Whether each rewrite went far enough and kept its source, (n,) bool.
+
+    Args:
+        distances, before: L2 from the target of the rewrite and of its source.
+        share: of the source's distance that may be left.
+    """
+    far, start = np.asarray(distances, float), np.asarray(before, float)
+    if far.shape != start.shape:
+        raise MeasureError(f"Distances {far.shape} and {start.shape} must be of one shape.")
+    return (far <= share * start) & (np.asarray(consistency, float) > least)
 
 
 def success_curve(
@@ -102,6 +124,7 @@ class RewriteFigures:
     distance: Estimate
     cosine: Estimate
     jsr: Estimate
+    reached: Estimate
     untouched: Estimate
 
 
@@ -136,6 +159,7 @@ def figures(
         distance=of(far),
         cosine=of(cosine(scores, target)),
         jsr=of(success(far, both)),
+        reached=of(reached(far, distance(original, target), both)),
         untouched=of(untouched(scores, original, target)),
     )
 
