@@ -199,7 +199,7 @@ def measure(benches: Sequence[Bench], arm: str) -> dict[str, Any]:
 
 
 def compared(benches: Sequence[Bench], arms: Sequence[str]) -> dict[str, Any]:
-    """VISA minus each other arm, paired by task."""
+    """The first arm minus each other one, paired by task."""
     judged = [t for bench in benches for t in bench.judged]
     target = np.array([t.target for t in judged])
     before = distance(np.array([t.original for t in judged]), target)
@@ -215,14 +215,15 @@ def compared(benches: Sequence[Bench], arms: Sequence[str]) -> dict[str, Any]:
             "consistency": both,
         }
 
-    own = rows("visa")
-    others = {arm: rows(arm) for arm in arms if arm != "visa"}
-    return {
+    own = rows(arms[0])
+    others = {arm: rows(arm) for arm in arms[1:]}
+    found: dict[str, Any] = {
         name: {
             arm: asdict(mean(own[name] - other[name], draws).at()) for arm, other in others.items()
         }
         for name in own
     }
+    return {"first": arms[0], **found}
 
 
 def real_text() -> dict[str, Any]:
@@ -283,7 +284,7 @@ def table(results: dict[str, Any]) -> str:
         value = found["jsr_curve"]["value"]
         cells = [f"{row[0]:.2f} ({row[-1]:.2f})" for row in value]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
-    lines += ["", "## VISA minus the others, paired by task", ""]
+    lines += ["", f"## {results['against']['first']} minus the others, paired by task", ""]
     heads = ("JSR", "half the way and consistency > 0.3", "consistency")
     lines += ["| other | " + " | ".join(heads) + " |", "| --- | --- | --- | --- |"]
     for arm in results["against"]["jsr"]:

@@ -10,7 +10,8 @@
 VISA, arXiv 2603.04822; the cuts of the joint success rate are the paper's. Its L2 cut lies inside
 the range of all mean L2 it reports, so the rate moves a lot for small changes: the curve over cuts
 stands beside it (ours). It also counts sources that were near their target from the start, even
-when they are handed back unchanged; `reached` does not (ours). Cosine is missing (NaN) where either vector is zero.
+when they are handed back unchanged; `reached` does not (ours). Cosine is missing (NaN) where either
+vector is zero.
 """
 
 from __future__ import annotations
