@@ -138,11 +138,10 @@ class Bench:
             return replace(self.reference, template=PLAIN).rewrite(self.tasks)
         if arm == "warm-up":
             return Rewriter.load(self.warmed().folder).rewrite(self.tasks)
-        if arm.startswith("best of 8"):
-            of = "visa" if arm.endswith("visa") else "warm-up"
-            folder = (self.trained("visa") if of == "visa" else self.warmed()).folder
+        if arm == "best of 8":
             target = np.array([t.target for t in self.judged])
-            drawn = best_of(Rewriter.load(folder), self.reward, self.tasks, target, n=8)
+            start = Rewriter.load(self.warmed().folder)
+            drawn = best_of(start, self.reward, self.tasks, target, n=8)
             return [c.text for c in drawn]
         return Rewriter.load(self.trained(arm).folder).rewrite(self.tasks)
 
@@ -173,7 +172,7 @@ def measure(benches: Sequence[Bench], arm: str) -> dict[str, Any]:
     kept, added = facts(judged, texts)
     far, both = distance(scores, target), faithful.mean(axis=1)
     readings = [WorldJudge().read({}, text) for text in texts]
-    tuned = WorldTuner().score(texts)
+    tuned = benches[0].reward.detector.score(texts)
     extra = {
         "facts_kept": kept,
         "facts_added": added,
@@ -357,8 +356,6 @@ def main() -> None:
         real = json.loads(kept.read_text())
         arms = ["unchanged", "untrained", "prompting", "warm-up", "best of 8"]
         arms = [*arms, *asked.arms, "reference rewrites"]
-        if "visa" in asked.arms:
-            arms.insert(-1, "best of 8, visa")
         found = {}
         for arm in arms:
             began = time.monotonic()
