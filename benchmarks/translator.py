@@ -1,11 +1,11 @@
 """Measure the translator on instructions it never learned from, and write the table.
 
-    python benchmarks/translator.py --seeds WORK/1 WORK/2 WORK/3 --out benchmarks
+    python benchmarks/translator.py
 
 Two test sets: the held-out third of the project's labelled shifts, and `data/translator_test.txt`,
 written before training and never tuned on. Beside the shipped weights stand the rules, and the
-answer that is always empty; `--seeds` adds runs of `python -m valign.translate.train` and the
-range over them. Intervals: percentile bootstrap over instructions, 1,000 draws, seed 0.
+answer that is always empty; `--seeds` adds runs of `python -m valign.translate.train` and the range over them.
+Intervals: percentile bootstrap over instructions, 1,000 draws, seed 0.
 """
 
 from __future__ import annotations

@@ -167,14 +167,14 @@ def test_numbers_that_are_not_finite_stop_the_run(temperature):
 
 
 def test_controls_of_other_kinds_are_refused_by_name():
-    class Weights(type(CARE).__mro__[1]):  # the abstract Control
-        kind = "weights"
+    class Magic(type(CARE).__mro__[1]):  # the abstract Control
+        kind = "magic"
 
         def scaled(self, strength):
             return self
 
-    with pytest.raises(UnsupportedSiteError, match="weights"):
-        generate(tiny_lm(), PROMPTS, Weights(target=TARGET))
+    with pytest.raises(UnsupportedSiteError, match="magic"):
+        generate(tiny_lm(), PROMPTS, Magic(target=TARGET))
 
 
 def test_a_sampler_row_does_not_see_its_neighbours():

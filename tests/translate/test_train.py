@@ -108,7 +108,7 @@ def test_the_decision_follows_the_readings() -> None:
     signs[1, 8] = (0.1, 0.55, 0.35)  # benevolence perhaps up
     sizes = np.full((4, 10, 2), 0.2)
     sizes[0, 4, 0] = 0.9
-    nothing = np.array([0.1, 0.1, 0.9, 0.9])
+    nothing = np.array([0.1, 0.1, 0.9, 0.99])
     readings = Readings(signs, sizes, nothing)
     shifts = readings.shifts(train.Decision(gate=0.5, change=0.5))
     assert shifts[0, 4] == -1.0 and np.count_nonzero(shifts[0]) == 1

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import torch
 
 from valign.control.control import Control, TextControl
+from valign.control.rewrite import RewriteControl
+from valign.lm.errors import UnsupportedSiteError
 from valign.lm.generate import per_row
 from valign.lm.host import HostModel
 from valign.lm.kinds import batches, open_session
@@ -30,8 +32,16 @@ def answer_logits(
     """Whatever is made of each row's logits, which are gone afterwards.
 
     Rows run right-padded; `reduce` gets (row, logits (t, vocabulary) float32, targets (t,)).
+
+    Raises:
+        UnsupportedSiteError: a rewriting control, which has no token probabilities.
     """
     controls = per_row(control, len(answers))
+    if any(isinstance(c, RewriteControl) for c in controls):
+        raise UnsupportedSiteError(
+            "A rewriting control acts on finished answers and has no token probabilities of its "
+            "own. Generate with it, and score the texts under the plain model (control=None)."
+        )
     heads, rows = [], []
     for prompt, answer, c in zip(prompts, answers, controls, strict=True):
         said = (

@@ -26,11 +26,10 @@ def held_out_shifts() -> list[Labelled]:
     return [row for place, row in _shifts() if place < HELD_OUT]
 
 
-def written_rows(*, whole: bool = False) -> tuple[list[Labelled], list[Labelled]]:
-    """(training rows, validation rows): the written requests and the other two thirds of shifts,
-    or all of them if `whole`."""
+def written_rows() -> tuple[list[Labelled], list[Labelled]]:
+    """(training rows, validation rows): the written requests and the other two thirds of shifts."""
     rows = [row for name in _WRITTEN for row in read_labelled(DATA / f"{name}.txt")]
-    rows += [row for place, row in _shifts() if whole or place >= HELD_OUT]
+    rows += [row for place, row in _shifts() if place >= HELD_OUT]
     validation = [row for row in rows if id_fraction(row.text, salt="validation") < _VALIDATION]
     kept = set(validation)
     return [row for row in rows if row not in kept], validation

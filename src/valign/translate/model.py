@@ -34,7 +34,7 @@ class Decision:
     """How probabilities become a shift; set on validation rows.
 
     Attributes:
-        gate: an instruction asks for nothing from this probability of nothing.
+        gate: an instruction asks for nothing from this chance of an empty shift.
         change: a value changes from this probability of a change.
         certainty: (slope, offset) of the logistic curve from the log-probability of the chosen
             signs to the chance that all are right.
@@ -59,13 +59,21 @@ class Readings:
     sizes: np.ndarray
     nothing: np.ndarray
 
+    @property
+    def empty(self) -> np.ndarray:
+        """(n,), chance that the shift is empty: odds of `nothing` times odds that the likeliest
+        change is none. So a request about form beside one about a value is not lost."""
+        change = (1 - self.signs[..., 1]).max(axis=1)
+        neither, either = self.nothing * (1 - change), (1 - self.nothing) * change
+        return neither / (neither + either + 1e-12)
+
     def shifts(self, decision: Decision) -> np.ndarray:
         """Shifts on the grid, (n, n_values).
 
         Where something was asked yet no value reaches its threshold, the likeliest one changes.
         """
         changed = 1 - self.signs[..., 1]
-        asked = self.nothing < decision.gate
+        asked = self.empty < decision.gate
         chosen = (changed >= decision.change) & asked[:, None]
         alone = asked & ~chosen.any(axis=1)
         chosen[alone, changed[alone].argmax(axis=1)] = True
@@ -77,7 +85,7 @@ class Readings:
         """Log-probability of the signs of `shifts`, gate included, (n,)."""
         place = np.sign(shifts).astype(int) + 1
         own = np.take_along_axis(self.signs, place[..., None], axis=-1)[..., 0]
-        gate = np.where(shifts.any(axis=1), 1 - self.nothing, self.nothing)
+        gate = np.where(shifts.any(axis=1), 1 - self.empty, self.empty)
         return np.log(np.clip(own, 1e-6, 1)).sum(axis=1) + np.log(np.clip(gate, 1e-6, 1))
 
 

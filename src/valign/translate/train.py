@@ -4,9 +4,8 @@
 
 Lower layers stay frozen; upper layers and readers are tuned on the written requests, two thirds of
 the labelled shifts, and requests composed anew each epoch (`material`). Validation rows set the
-thresholds and calibrate the confidence. The held-out third of the shifts is read only with
-`--whole`, which makes the weights that ship from a recipe that was measured without it. Several
-runs from one start over other orders are averaged (model soups, arXiv 2203.05482).
+thresholds and calibrate the confidence; the held-out third of the shifts is never read here.
+Several runs from one start over other orders are averaged (model soups, arXiv 2203.05482).
 """
 
 from __future__ import annotations
@@ -46,7 +45,6 @@ class Recipe:
         repeats: guises of every written row an epoch.
         frozen_layers: layers of the encoder that stay as they are.
         members: runs from one start whose weights are averaged.
-        whole: learn from the held-out shifts too; such weights can no longer be measured on them.
     """
 
     name: str = "english-1"
@@ -62,19 +60,18 @@ class Recipe:
     smoothing: float = 0.02
     backbone: str = MINILM
     members: int = 2
-    whole: bool = False
 
 
 def train(recipe: Recipe, work: Path) -> EnglishTranslator:
     """Train, set the decision and return a translator; `work` holds the checkpoint."""
     work.mkdir(parents=True, exist_ok=True)
-    written, validation = written_rows(whole=recipe.whole)
+    written, validation = written_rows()
     backbone = Backbone(recipe.backbone)
     members = []
     for member in range(recipe.members):
         torch.manual_seed(recipe.seed)  # one start for all
         head = ShiftHead.over(backbone, frozen_layers=recipe.frozen_layers, values=VALUES)
-        kept = work / f"{recipe.name}-{recipe.seed}{'-whole' * recipe.whole}-{member}.ckpt"
+        kept = work / f"{recipe.name}-{recipe.seed}-{member}.ckpt"
         _tune(head, backbone, written, recipe, recipe.seed + 100 * member, kept)
         members.append(head.state_dict())
     head.load_state_dict(
@@ -223,12 +220,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--out", type=Path, help="folder of the translator (default: WORK/SEED)")
     parser.add_argument("--members", type=int, default=Recipe.members, help="runs averaged")
-    parser.add_argument("--whole", action="store_true", help="also learn from held-out shifts")
     given = parser.parse_args(arguments)
-    recipe = Recipe(seed=given.seed, epochs=given.epochs, members=given.members, whole=given.whole)
+    recipe = Recipe(seed=given.seed, epochs=given.epochs, members=given.members)
     found = train(recipe, given.work)
     found.save(given.out or given.work / str(recipe.seed))
-    print("validation:", report(found, written_rows(whole=recipe.whole)[1]))
+    print("validation:", report(found, written_rows()[1]))
     print("decision:", found.decision)
 
 
