@@ -4,8 +4,8 @@
 
 Two test sets: the held-out third of the project's labelled shifts, and `data/translator_test.txt`,
 written before training and never tuned on. Beside the shipped weights stand the rules, and the
-answer that is always empty; `--seeds` adds runs of `python -m valign.translate.train` and the range over them.
-Intervals: percentile bootstrap over instructions, 1,000 draws, seed 0.
+answer that is always empty; `--seeds` adds runs of `python -m valign.translate.train` and the
+range over them. Intervals: percentile bootstrap over instructions, 1,000 draws, seed 0.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ SETTINGS = {
 }
 """Row -> (engine, what its requests ask for)."""
 
-REQUESTS, PROMPT, NEW = 16, 8, 32
+REQUESTS, PROMPT, NEW = 16, 8, 24
 
 
 def make_files(folder: Path) -> None:

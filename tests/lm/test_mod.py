@@ -75,4 +75,6 @@ def test_policies_of_two_kinds_are_refused():
     with pytest.raises(UnsupportedSiteError, match="one kind"):
         generate_together(lm, PROMPTS, policies, [0.5, 0.5])
     with pytest.raises(UnsupportedSiteError, match="finished answers"):
-        generate_together(lm, PROMPTS, [RewriteControl(target=TARGET, template="{{ source }}")], [1.0])
+        generate_together(
+            lm, PROMPTS, [RewriteControl(target=TARGET, template="{{ source }}")], [1.0]
+        )

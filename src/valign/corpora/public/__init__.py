@@ -1,7 +1,8 @@
 """Public data sets as typed rows. One function a set; data is read, never copied or shipped.
 
 Every function takes `folder=`, the folder that holds the sets' folders, or the set's own file
-(default: the variable VALIGN_DATA). Those with `hub=` can read the same content from the Hub, given its id there.
+(default: the variable VALIGN_DATA). Those with `hub=` can read the same content from the Hub, given
+its id there.
 """
 
 from valign.corpora.public.capability import (
