@@ -119,6 +119,11 @@ def _local(model: str, template: str | None, max_new_tokens: int | None) -> Rewr
     if model == "reference":
         from valign.world import reference_path
 
+        errors.print(
+            "The reference model speaks only the test world's English. For other texts name a "
+            "rewriter: --model FOLDER_OR_HUB_NAME.",
+            markup=False, highlight=False,
+        )  # fmt: skip
         model, template = str(reference_path()), template or "world"
     return Rewriter.load(model, template=template, max_new_tokens=max_new_tokens)
 
