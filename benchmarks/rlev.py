@@ -97,7 +97,8 @@ def main() -> None:
 def write(found: dict[str, Exam], asked: argparse.Namespace) -> None:
     command = (
         f"OMP_NUM_THREADS=1 python benchmarks/rlev.py --work WORK --steps {asked.steps} "
-        f"--questions {asked.questions} --judged {asked.judged} --seeds {asked.seeds} --rate {asked.rate:g}"
+        f"--questions {asked.questions} --judged {asked.judged} --seeds {asked.seeds} "
+        f"--rate {asked.rate:g}"
     )
     lines = [
         "# RLEV on the reference model", "", f"`{command}`", "",

@@ -107,7 +107,9 @@ def test_another_package_cannot_take_the_name_of_one_of_ours(monkeypatch):
     assert method_class("caa").__module__ == "valign.methods.caa"
 
 
-@pytest.mark.parametrize("method", sorted(set(registry.BUILTIN) - {"none", "prompt", "role", "visa"}))
+@pytest.mark.parametrize(
+    "method", sorted(set(registry.BUILTIN) - {"none", "prompt", "role", "visa"})
+)
 def test_too_few_pairs_are_refused_saying_what_to_add(method):
     lm = tiny_lm()
     with pytest.raises(FitError, match="value=benevolence"):

@@ -147,8 +147,8 @@ def _rebuild(head: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Control:
         nets = {k.removeprefix("net."): t for k, t in tensors.items() if k.startswith("net.")}
         return BridgeControl(tensors=nets, **settings, **shared)
     if head["kind"] == "weights":
-        adapters, weights = from_file(head["weights"], tensors)
-        return WeightsControl(adapters=adapters, weights=weights, **shared)
+        adapters, mixture = from_file(head["weights"], tensors)
+        return WeightsControl(adapters=adapters, weights=mixture, **shared)
     if head["kind"] != "edits":
         raise ControlFileError(f"This version of valign cannot read {head['kind']!r} controls.")
     edits = []

@@ -257,7 +257,8 @@ def from_peft(
         if config is None:
             raise AdapterError("A state dict does not say its alpha; pass config=LoraConfig(...).")
         state = dict(source)
-        settings = asdict(config) if is_dataclass(config) else dict(config)
+        plain = is_dataclass(config) and not isinstance(config, type)
+        settings = asdict(config) if plain else dict(config)
     _require_plain(settings, name)
     sides: dict[str, dict[str, torch.Tensor]] = {}
     owners = set()
