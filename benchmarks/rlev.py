@@ -98,7 +98,7 @@ def write(found: dict[str, Exam], asked: argparse.Namespace) -> None:
     command = (
         f"OMP_NUM_THREADS=1 python benchmarks/rlev.py --work WORK --steps {asked.steps} "
         f"--questions {asked.questions} --judged {asked.judged} --seeds {asked.seeds} "
-        f"--rate {asked.rate:g}"
+        f"--rate {asked.rate:g} --estimators {' '.join(asked.estimators)}"
     )
     lines = [
         "# RLEV on the reference model", "", f"`{command}`", "",
