@@ -1,6 +1,6 @@
 """Rewriters compared on the world's rewriting tasks: VISA, SFT, DPO, SimPO, prompting, best of n.
 
-    OMP_NUM_THREADS=1 python benchmarks/visa_rewrites.py --work /tmp/visa --out benchmarks
+    OMP_NUM_THREADS=1 python benchmarks/visa_rewrites.py --work DIR --out benchmarks
 
 All rewriters are the reference model. One warm-up by references is shared; from it SFT goes on, and
 GRPO, DPO and SimPO start, each for the same time on the processor (`--seconds`). Best of 8 draws
