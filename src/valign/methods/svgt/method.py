@@ -50,8 +50,8 @@ class SVGT(Method):
     """`bridge`, or `inject`: the decoded correction is added to the residual stream (the paper's
     ablation; how it is wired there is not known)."""
     layer: Literal["auto"] | int = "auto"
-    """Block l* that is read; `auto` is two fifths up (ours: on training requests of the reference
-    model it left 3 % harm, 0.65 of the depth 25 %; the paper: 0.58 to 0.71)."""
+    """Block l* that is read; `auto` is two fifths up (ours, chosen on training requests of the
+    reference model; the paper: 0.58 to 0.71)."""
     tokens: int = Field(default=5, ge=1, le=64)
     """K, bridge tokens (the paper: 5 to 10)."""
     size: int = Field(default=128, ge=8)
