@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from valign.detect.judge import JudgeError
 from valign.translate import Translator, TranslatorError
 
 
@@ -124,7 +125,7 @@ def test_the_instruction_cannot_close_its_own_mark(server: Server) -> None:
 def test_an_endpoint_is_asked_for() -> None:
     with pytest.raises(TranslatorError, match="base_url and model"):
         Translator.load("llm")
-    with pytest.raises(TranslatorError, match="no endpoint"):
+    with pytest.raises(JudgeError, match="no endpoint"):
         Translator.load("llm", base_url="localhost", model="m")
     with pytest.raises(TranslatorError, match="only the `llm`"):
         Translator.load("rules", base_url="http://localhost/v1")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -17,7 +16,7 @@ import jinja2
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from valign.detect.judge.cache import AnswerCache
-from valign.detect.judge.client import ChatClient, Reply
+from valign.detect.judge.client import ChatClient, Reply, check_endpoint
 from valign.translate.errors import TranslatorError
 from valign.translate.types import Translation, ValueShift
 from valign.values import ValueSystem, load_system
@@ -41,6 +40,9 @@ class LLMTranslator:
         tries: requests per instruction at most, the first included.
         backoff, max_wait: seconds; see `ChatClient`.
         extra_body: further fields of the request.
+
+    Raises:
+        JudgeError: an address that is no URL, or a number that is too small.
     """
 
     def __init__(
@@ -58,15 +60,7 @@ class LLMTranslator:
         max_wait: float = 60.0,
         extra_body: Mapping[str, Any] | None = None,
     ):
-        if not re.match(r"https?://", base_url):
-            raise TranslatorError(
-                f"{base_url!r} is no endpoint. Expected a URL such as http://localhost:8000/v1"
-            )
-        if concurrency < 1 or tries < 1 or timeout <= 0:
-            raise TranslatorError(
-                f"concurrency={concurrency} and tries={tries} must be at least 1, and "
-                f"timeout={timeout} above 0."
-            )
+        check_endpoint(base_url, concurrency=concurrency, tries=tries, timeout=timeout)
         self.system = load_system(system) if isinstance(system, str) else system
         self.concurrency = concurrency
         self.client = ChatClient(

@@ -77,5 +77,5 @@ def test_what_is_no_rewrite_is_refused(server):
     server.status = 404
     with pytest.raises(JudgeError, match="404"):
         rewriter.rewrite([Task(SOURCE, {"power": 1.0})])
-    with pytest.raises(RewriteError, match="http"):
+    with pytest.raises(JudgeError, match="no endpoint"):
         RemoteRewriter("localhost", "m")

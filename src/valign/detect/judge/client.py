@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -60,6 +61,28 @@ class Reply(Generic[T]):
     failure: Failure | None
     detail: str
     usage: Usage
+
+
+def check_endpoint(base_url: str, *, concurrency: int, tries: int, timeout: float) -> None:
+    """Refuse an endpoint that cannot work, before anything is asked.
+
+    Args:
+        concurrency: requests in flight at a time.
+        tries: requests a question at most.
+        timeout: seconds.
+
+    Raises:
+        JudgeError: the address is no URL, or a number is too small.
+    """
+    if not re.match(r"https?://", base_url):
+        raise JudgeError(
+            f"{base_url!r} is no endpoint. Expected a URL such as http://localhost:8000/v1"
+        )
+    if concurrency < 1 or tries < 1 or timeout <= 0:
+        raise JudgeError(
+            f"concurrency={concurrency} and tries={tries} must be at least 1, and "
+            f"timeout={timeout} above 0."
+        )
 
 
 @dataclass(frozen=True)

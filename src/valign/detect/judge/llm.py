@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ import numpy as np
 
 from valign.detect.judge.answers import A, Failure, PairAnswer, pointwise_schema, scores_of
 from valign.detect.judge.cache import AnswerCache
-from valign.detect.judge.client import ChatClient, Reply
+from valign.detect.judge.client import ChatClient, Reply, check_endpoint
 from valign.detect.judge.errors import JudgeError, JudgeWarning
 from valign.detect.judge.usage import Usage
 from valign.values import ValueSystem, load_system
@@ -118,15 +117,7 @@ class LLMJudge:
         max_wait: float = 60.0,
         extra_body: Mapping[str, Any] | None = None,
     ):
-        if not re.match(r"https?://", base_url):
-            raise JudgeError(
-                f"{base_url!r} is no endpoint. Expected a URL such as http://localhost:8000/v1"
-            )
-        if concurrency < 1 or tries < 1 or timeout <= 0:
-            raise JudgeError(
-                f"concurrency={concurrency} and tries={tries} must be at least 1, and "
-                f"timeout={timeout} above 0."
-            )
+        check_endpoint(base_url, concurrency=concurrency, tries=tries, timeout=timeout)
         self.system = load_system(system) if isinstance(system, str) else system
         self.concurrency = concurrency
         self.client = ChatClient(

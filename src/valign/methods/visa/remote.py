@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,7 @@ from functools import cached_property
 import httpx
 from pydantic import BaseModel, ConfigDict
 
-from valign.detect.judge.client import ChatClient, Reply
+from valign.detect.judge.client import ChatClient, Reply, check_endpoint
 from valign.lm.rewriting import request
 from valign.methods.visa.errors import RewriteError
 from valign.methods.visa.rewriter import Task, template_text
@@ -42,6 +41,9 @@ class RemoteRewriter:
         concurrency: requests in flight at a time.
         timeout: seconds without progress after which a request counts as failed.
         tries: requests a rewrite at most.
+
+    Raises:
+        JudgeError: an address that is no URL, or a number that is too small.
     """
 
     base_url: str
@@ -55,11 +57,9 @@ class RemoteRewriter:
     tries: int = 4
 
     def __post_init__(self) -> None:
-        if not re.match(r"https?://", self.base_url) or self.concurrency < 1 or self.tries < 1:
-            raise RewriteError(
-                f"base_url={self.base_url!r}, concurrency={self.concurrency}, tries={self.tries}: "
-                "expected a URL such as http://localhost:8000/v1, and at least 1 of the others."
-            )
+        check_endpoint(
+            self.base_url, concurrency=self.concurrency, tries=self.tries, timeout=self.timeout
+        )
 
     @cached_property
     def _client(self) -> ChatClient:
