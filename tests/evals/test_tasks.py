@@ -1,6 +1,5 @@
 """Tests from local files: what is asked and counted, and the comparison before and after."""
 
-import csv
 import json
 import math
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tests.evals.files import ASKED, write_files
 from tests.lm.reference import TARGET, make_control
 from tests.lm.tiny import tiny_lm
 from valign.control import TextControl
@@ -15,67 +15,42 @@ from valign.corpora.errors import MissingDataError
 from valign.evals import tasks
 from valign.evals.compare import compare
 from valign.evals.errors import EvalError
+from valign.evals.judges import Verdicts
 from valign.evals.tasks import Asking, get_task, last_number
 from valign.lm import generate, token_logprobs
 from valign.lm.render import Verbatim
 
-REFUSES = {
-    "refusal": lambda texts: np.array(["rest" in text for text in texts]),
-    "harm": lambda texts: np.array([len(text) % 2 == 0 for text in texts]),
-}
-ASKING = Asking(max_new_tokens=8, judges=REFUSES)
-ASKED = ["should I win ?", "rest or work ?", "can we keep the money ?", "will they try ?"] * 3
+
+class Words:
+    """Judges by a word, so that the expected verdicts are plain."""
+
+    name = "words"
+
+    def check(self):
+        pass
+
+    def read(self, requests, answers):
+        assert all(request in ASKED for request in requests)
+        of = {
+            "refused": np.array(["rest" in text for text in answers], float),
+            "harmful": np.array([len(text) % 2 == 0 for text in answers], float),
+        }
+        return Verdicts(of, (None,) * len(answers))
 
 
-def rows(path, header, lines):
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(lines)
-    return path
+ASKING = Asking(max_new_tokens=8, judge=Words())
 
 
-@pytest.fixture
-def files(tmp_path):
-    """A file per test, written as its authors write them."""
-    choices = dict.fromkeys(["rest at home", "work", "win the trip"], 0)
-    truth = [
-        dict(question=q, mc1_targets=choices | {"work": 1},
-             mc2_targets=choices | {"work": 1, "rest at home": 1})
-        for q in ASKED
-    ]  # fmt: skip
-    (tmp_path / "truth.json").write_text(json.dumps(truth))
-    sums = [dict(question=q, answer=f"so\n#### {i}") for i, q in enumerate(ASKED)]
-    (tmp_path / "sums.jsonl").write_text("\n".join(map(json.dumps, sums)))
-    (tmp_path / "wiki.txt").write_text(
-        "".join(f" = we {i} = \n\n the family will go {'work ' * i}\n" for i in range(6))
-    )
-    harm = [[q, "standard", "other", "", "", f"id{i}"] for i, q in enumerate(ASKED)]
-    head = ["Behavior", "FunctionalCategory", "SemanticCategory", "Tags", "ContextString",
-            "BehaviorID"]  # fmt: skip
-    strong = [["other", "us", q] for q in ASKED]
-    simple = [[f"s{i}", "harm", "advice", q] for i, q in enumerate(ASKED)]
-    over = [[i, q, "homonyms", "safe" if i % 3 else "unsafe"] for i, q in enumerate(ASKED)]
-    return {
-        "truthfulqa": tmp_path / "truth.json",
-        "truthfulqa-mc2": tmp_path / "truth.json",
-        "gsm8k": tmp_path / "sums.jsonl",
-        "wikitext": tmp_path / "wiki.txt",
-        "harmbench": rows(tmp_path / "harm.csv", head, harm),
-        "strongreject": rows(
-            tmp_path / "strong.csv", ["category", "source", "forbidden_prompt"], strong
-        ),
-        "simple-safety-tests": rows(
-            tmp_path / "simple.csv", ["id", "harm_area", "category", "prompts_final"], simple
-        ),
-        "xstest": rows(tmp_path / "over.csv", ["id", "prompt", "type", "label"], over),
-    }
+files = pytest.fixture(write_files)
 
 
 def asked(name, files, lm, control=None):
     task = get_task(name)
     items = task.read(files[name])
-    return items, *task.ask(lm, control, items, ASKING)
+    columns, said = task.ask(lm, control, items, ASKING)
+    if task.judging:
+        columns, _ = task.judging.read(items, said, ASKING.judge)
+    return items, columns, said
 
 
 def logp(lm, head, tail, control=None):
@@ -145,8 +120,10 @@ def test_answers_to_harmful_requests_are_judged(name, files):
     lm = tiny_lm()
     items, columns, said = asked(name, files, lm)
     assert said == generate(lm, ASKED, max_new_tokens=8).texts
-    assert columns["refused"][:, 0].tolist() == REFUSES["refusal"](said).tolist()
-    assert columns["harmful"][:, 0].tolist() == REFUSES["harm"](said).tolist()
+    expected = Words().read(ASKED, said).of
+    assert {key: column[:, 0].tolist() for key, column in columns.items()} == {
+        key: column.tolist() for key, column in expected.items()
+    }
     assert len(items) == len(ASKED)
 
 
@@ -157,7 +134,7 @@ def test_over_refusal_is_kept_apart_from_refusal(files):
     assert (np.isnan(columns["refused, safe"][:, 0]) == ~safe).all()
     assert (np.isnan(columns["refused, unsafe"][:, 0]) == safe).all()
     merged = np.where(safe, columns["refused, safe"][:, 0], columns["refused, unsafe"][:, 0])
-    assert merged.tolist() == REFUSES["refusal"](said).tolist()
+    assert merged.tolist() == Words().read(ASKED, said).of["refused"].tolist()
 
 
 def test_questions_without_room_are_left_out_on_both_sides(files):
@@ -165,7 +142,8 @@ def test_questions_without_room_are_left_out_on_both_sides(files):
     task = get_task("strongreject")
     items = list(task.read(files["strongreject"]))
     items[0] = items[0].__class__("long", "work " * 40, "", "")
-    columns, said = task.ask(lm, None, items, ASKING)
+    _, said = task.ask(lm, None, items, ASKING)
+    columns, _ = task.judging.read(items, said, ASKING.judge)
     assert said[0] is None and np.isnan(columns["refused"][0, 0])
     assert not np.isnan(columns["refused"][1:]).any()
     with pytest.raises(EvalError, match="room"):
@@ -178,6 +156,7 @@ def test_a_comparison_is_kept_and_gone_on_with(files, tmp_path, monkeypatch):
     chosen = {name: files[name] for name in ("truthfulqa", "gsm8k", "xstest")}
     plain = compare(lm, control, chosen, asking=ASKING, limit=8)
     assert [o.task for o in plain] == ["truthfulqa", "gsm8k", "xstest", "xstest"]
+    assert [o.judged and o.judged.by for o in plain] == [None, None, "words", "words"]
     assert plain[0].n == plain[1].n == 8
     assert all(o.change.low <= o.change.value <= o.change.high for o in plain)
     first = compare(lm, control, chosen, asking=ASKING, limit=8, kept=tmp_path / "kept")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from valign.cli.console import errors, out, progress_bar
 
 if TYPE_CHECKING:
     from valign.evals.compare import Outcome
+    from valign.evals.judges import AnswerJudge
 
 
 def register(app: typer.Typer) -> None:
@@ -37,6 +39,15 @@ def evaluate(
     folder: Path | None = typer.Option(
         None, "--out", "-o", help="Keep answers here; what is finished is not asked again."
     ),
+    judge_url: str | None = typer.Option(
+        None, "--judge-url",
+        help="A language model reads the answers of safety tests: its endpoint, up to /v1. "
+        "Otherwise the shipped classifiers do.",
+    ),
+    judge_model: str | None = typer.Option(None, "--judge-model", help="The judge's name there."),
+    judge_api_key_env: str | None = typer.Option(
+        None, "--judge-api-key-env", help="Environment variable that holds the judge's key."
+    ),
     json: bool = typer.Option(False, "--json", help="One object a metric."),
 ) -> None:  # fmt: skip
     """Ask well-known tests before and after a control.
@@ -46,17 +57,21 @@ def evaluate(
     there is `lm_eval` (see the documentation).
     """
     import json as writer
+    import warnings
     from dataclasses import asdict
 
     from valign.cli.arguments import load_control, load_model
+    from valign.detect.judge import JudgeWarning
     from valign.evals.compare import Asking, compare
 
     files = _files(task)
+    judge = _judge(judge_url, judge_model, judge_api_key_env, files, folder)
     lm = load_model(model, dtype)
     steered = load_control(control, lm)
     if strength != 1.0:
         steered = steered.scaled(strength)
-    with progress_bar("tests") as bar:
+    with warnings.catch_warnings(), progress_bar("tests") as bar:
+        warnings.simplefilter("ignore", JudgeWarning)  # told at the end, test by test
         line = bar.add_task("starting", total=None)
 
         def progress(what: str, done: int, total: int) -> None:
@@ -64,8 +79,10 @@ def evaluate(
 
         found = compare(
             lm, steered, files, limit=limit or None, seed=seed, kept=folder, progress=progress,
-            asking=Asking(max_new_tokens=max_new_tokens, batch_size=batch_size),
+            asking=Asking(max_new_tokens=max_new_tokens, batch_size=batch_size, judge=judge),
         )  # fmt: skip
+    for said in _told(found):
+        errors.print(escape(said), highlight=False, soft_wrap=True)
     if json:
         for outcome in found:
             row = asdict(outcome) | {"verdict": outcome.verdict}
@@ -96,6 +113,44 @@ def _files(given: list[str]) -> dict[str, str]:
             raise typer.BadParameter(f"--task {name} is given twice.")
         files[name] = str(Path(found).expanduser())
     return files
+
+
+def _judge(
+    url: str | None, model: str | None, key: str | None, files: dict[str, str], folder: Path | None
+) -> AnswerJudge:
+    from valign.evals.judges import Classifiers, LLMAnswerJudge
+    from valign.evals.tasks import TASKS, get_task
+
+    tasks = [get_task(name) for name in files]
+    if url is None and model is None and key is None:
+        return Classifiers()
+    if url is None or model is None:
+        missing = "--judge-url" if url is None else "--judge-model"
+        raise typer.BadParameter(
+            f"A judge needs an endpoint and a model; {missing} is missing. Write, for example, "
+            "--judge-url http://localhost:8000/v1 --judge-model NAME."
+        )
+    if not any(task.judging for task in tasks):
+        known = ", ".join(name for name, task in TASKS.items() if task.judging)
+        raise typer.BadParameter(f"None of these tests has answers to judge. Those are {known}.")
+    cache = folder / "judged" if folder else None
+    return LLMAnswerJudge(url, model, api_key_env=key, cache=cache)
+
+
+def _told(found: list[Outcome]) -> Iterator[str]:
+    """Who judged each test, what was left out, and what it took."""
+    for name, judged in {o.task: o.judged for o in found if o.judged}.items():
+        line = f"{name}: {judged.answers} answers read by {judged.by}"
+        if judged.failures:
+            why = ", ".join(f"{n} {failure}" for failure, n in judged.failures.items())
+            line += f"; without a verdict and left out: {why}"
+        u = judged.usage
+        if u.requests or u.cached:
+            line += (
+                f"; {u.requests} requests, {u.cached} verdicts kept from before, "
+                f"{u.prompt_tokens} + {u.completion_tokens} tokens"
+            )
+        yield f"{line}."
 
 
 def _table(found: list[Outcome]) -> Table:

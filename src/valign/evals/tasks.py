@@ -6,24 +6,24 @@
     blimp           is the well-formed sentence the likelier one                  accuracy
     gsm8k           the last number of an answer, no examples                     accuracy
     wikitext        whole articles                                                word perplexity
-    harmbench, strongreject, simple-safety-tests   answers to harmful requests: refused, harmful
+    harmbench, strongreject, simple-safety-tests
+                    answers to harmful requests                       refused, complied, harmful
     xstest          answers to requests that only sound harmful (should not be refused) and to
-                    harmful ones (should be)
+                    harmful ones (should be)                          refused, complied, of each
 
 Choices, sentences and articles are bare text, as is the custom; questions to be answered go through
 the chat template. Without examples and primers the numbers are lower than published ones: they are
 for comparing a model with itself. For published settings run lm-eval, see `valign.evals.harness`.
 
-Refusal and harm are read by the instruments' classifiers (`valign.detect`): refusal from how an
-answer begins, harm from its most suspicious part. A classifier is no judge of whether harmful help
-is any good.
+Answers are read by a judge of `valign.evals.judges`: the shipped classifiers, which do not know
+whether an answer complied, or a language model. None of them says whether harmful help is any good.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,7 @@ import numpy as np
 from valign.control import Control
 from valign.corpora.public import capability, safety
 from valign.evals.errors import EvalError
+from valign.evals.judges import AnswerJudge, Classifiers, Verdicts
 from valign.evals.likelihood import (
     continuations,
     encode_bare,
@@ -71,12 +72,38 @@ class Asking:
     Attributes:
         max_new_tokens: of answers.
         batch_size: changes no number.
-        judges: (texts -> bool) per property, for answers; see `classifiers`.
+        judge: who reads answers to risky requests.
     """
 
     max_new_tokens: int = 128
     batch_size: int = 16
-    judges: dict[str, Callable[[Sequence[str]], np.ndarray]] = field(default_factory=dict)
+    judge: AnswerJudge = field(default_factory=Classifiers)
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What a judge is shown, and what is made of its verdicts.
+
+    Attributes:
+        requests: items -> what the model was asked, word for word.
+        counted: (items, verdicts (n,) per property) -> columns; of those properties alone that
+            the judge knows.
+    """
+
+    requests: Callable[[Sequence[Any]], list[str]]
+    counted: Callable[[Sequence[Any], Mapping[str, np.ndarray]], Columns]
+
+    def read(
+        self, items: Sequence[Any], said: Sequence[str | None], judge: AnswerJudge
+    ) -> tuple[Columns, Verdicts]:
+        """Columns, and the verdicts of all rows; NaN where nothing was said or no verdict given."""
+        asked = self.requests(items)
+        rows = [row for row, text in enumerate(said) if text is not None]
+        found = judge.read([asked[row] for row in rows], [str(said[row]) for row in rows])
+        of = {name: np.full(len(said), np.nan) for name in found.of}
+        for name, column in found.of.items():
+            of[name][rows] = column
+        return self.counted(items, of), replace(found, of=of)
 
 
 @dataclass(frozen=True)
@@ -86,7 +113,8 @@ class Task:
     Attributes:
         read: file -> items.
         ask: (model, control, items, how) -> columns, and the answers where there are any.
-        judged: properties of answers that classifiers must read.
+        judging: how answers are made to columns where a judge must read them; `ask` then gives
+            answers alone.
     """
 
     name: str
@@ -95,14 +123,7 @@ class Task:
     ask: Callable[
         [HostModel, Control | None, Sequence[Any], Asking], tuple[Columns, list[str | None] | None]
     ]
-    judged: tuple[str, ...] = ()
-
-
-def classifiers() -> dict[str, Callable[[Sequence[str]], np.ndarray]]:
-    """The shipped harm and refusal classifiers."""
-    from valign.detect.classifiers import load_classifier
-
-    return {name: load_classifier(name).flags for name in ("harm", "refusal")}
+    judging: Judging | None = None
 
 
 def _yes(outcomes: Sequence[bool] | np.ndarray) -> np.ndarray:
@@ -219,35 +240,38 @@ def _answers(lm, control, prompts: Sequence[str], asking: Asking) -> list[str | 
     return found
 
 
-def _judged(said: Sequence[str | None], judge: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
-    """Verdicts (n, 1), NaN where nothing was said for lack of room."""
-    found = np.full((len(said), 1), np.nan)
-    rows = [row for row, text in enumerate(said) if text is not None]
-    found[rows, 0] = judge([said[row] for row in rows])  # type: ignore[misc]
-    return found
+def _asked_with(requests: Callable[[Sequence[Any]], list[str]]):
+    return lambda lm, control, items, asking: ({}, _answers(lm, control, requests(items), asking))
 
 
-def _requests(lm, control, items: Sequence[safety.HarmfulRequest], asking):
-    prompts = [f"{i.context}\n\n{i.text}" if i.context else i.text for i in items]
-    said = _answers(lm, control, prompts, asking)
+def _harmful_requests(items: Sequence[safety.HarmfulRequest]) -> list[str]:
+    return [f"{item.context}\n\n{item.text}" if item.context else item.text for item in items]
+
+
+def _shares(items: Sequence[safety.HarmfulRequest], of: Mapping[str, np.ndarray]) -> Columns:
+    return {name: column[:, None] for name, column in of.items()}
+
+
+def _texts(items: Sequence[safety.XSTestPrompt]) -> list[str]:
+    return [item.text for item in items]
+
+
+def _over_refusal(items: Sequence[safety.XSTestPrompt], of: Mapping[str, np.ndarray]) -> Columns:
+    safe = np.array([item.is_safe for item in items])
     return {
-        "refused": _judged(said, asking.judges["refusal"]),
-        "harmful": _judged(said, asking.judges["harm"]),
-    }, said
-
-
-def _over_refusal(lm, control, items: Sequence[safety.XSTestPrompt], asking):
-    said = _answers(lm, control, [item.text for item in items], asking)
-    refused = _judged(said, asking.judges["refusal"])
-    safe = np.array([[item.is_safe] for item in items])
-    return {
-        "refused, safe": np.where(safe, refused, np.nan),
-        "refused, unsafe": np.where(safe, np.nan, refused),
-    }, said
+        f"{name}, {kind}": np.where(wanted, of[name], np.nan)[:, None]
+        for name in ("refused", "complied")
+        if name in of
+        for kind, wanted in (("safe", safe), ("unsafe", ~safe))
+    }
 
 
 _ACCURACY = (Metric("accuracy", "higher"),)
-_HARM = (Metric("refused", "higher"), Metric("harmful", "lower"))
+_HARM = (Metric("refused", "higher"), Metric("complied", "lower"), Metric("harmful", "lower"))
+_OVER = (
+    Metric("refused, safe", "lower"), Metric("complied, safe", "higher"),
+    Metric("refused, unsafe", "higher"), Metric("complied, unsafe", "lower"),
+)  # fmt: skip
 
 
 def _file(reader: Callable[..., Sequence[Any]], *split: str) -> Callable[[Path], Sequence[Any]]:
@@ -272,16 +296,18 @@ TASKS: dict[str, Task] = {
             "wikitext", (Metric("word perplexity", "lower", _per_word),),
             _file(capability.wikitext2, "test"), _articles,
         ),
-        Task("harmbench", _HARM, _file(safety.harmbench, "test"), _requests, ("harm", "refusal")),
-        Task("strongreject", _HARM, _file(safety.strongreject), _requests, ("harm", "refusal")),
-        Task(
-            "simple-safety-tests", _HARM, _file(safety.simple_safety_tests), _requests,
-            ("harm", "refusal"),
+        *(
+            Task(name, _HARM, read, _asked_with(_harmful_requests),
+                 Judging(_harmful_requests, _shares))
+            for name, read in (
+                ("harmbench", _file(safety.harmbench, "test")),
+                ("strongreject", _file(safety.strongreject)),
+                ("simple-safety-tests", _file(safety.simple_safety_tests)),
+            )
         ),
         Task(
-            "xstest",
-            (Metric("refused, safe", "lower"), Metric("refused, unsafe", "higher")),
-            _file(safety.xstest), _over_refusal, ("refusal",),
+            "xstest", _OVER, _file(safety.xstest), _asked_with(_texts),
+            Judging(_texts, _over_refusal),
         ),
     )
 }  # fmt: skip

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
-import httpx
-import jinja2
 import numpy as np
 
-from valign.detect.judge.answers import A, Failure, PairAnswer, pointwise_schema, scores_of
+from valign.detect.judge.answers import Failure, PairAnswer, pointwise_schema, scores_of
+from valign.detect.judge.asking import aligned, ask_all, mark_of, prompt_version, render
 from valign.detect.judge.cache import AnswerCache
-from valign.detect.judge.client import ChatClient, Reply, check_endpoint
-from valign.detect.judge.errors import JudgeError, JudgeWarning
+from valign.detect.judge.client import ChatClient, check_endpoint
+from valign.detect.judge.errors import JudgeError
 from valign.detect.judge.usage import Usage
 from valign.values import ValueSystem, load_system
 
@@ -151,19 +144,21 @@ class LLMJudge:
         Raises:
             JudgeError: no text got a valid answer, or the server refuses such requests.
         """
-        questions = _aligned(prompts, len(texts))
+        questions = aligned(prompts, len(texts))
         sent = [i for i, text in enumerate(texts) if text.strip()]
         rendered = [
-            _render(
+            render(
                 POINTWISE,
                 system=self.system,
-                mark=_mark(texts[i], questions[i]),
+                mark=mark_of(texts[i], questions[i]),
                 text=texts[i],
                 question=questions[i],
             )
             for i in sent
         ]
-        replies = self._ask_all(rendered, pointwise_schema(self.system), POINTWISE)
+        replies = ask_all(
+            self.client, rendered, pointwise_schema(self.system), POINTWISE, self.concurrency
+        )
         scores = np.zeros((len(texts), len(self.system)))
         failures: list[Failure | None] = [None] * len(texts)
         details = [""] * len(texts)
@@ -196,12 +191,12 @@ class LLMJudge:
         """
         if len(first) != len(second):
             raise JudgeError(f"{len(first)} first texts stand against {len(second)} second ones.")
-        questions, meant = _aligned(prompts, len(first)), self.system[value]
+        questions, meant = aligned(prompts, len(first)), self.system[value]
         rendered = [
-            _render(
+            render(
                 PAIRWISE,
                 value=meant,
-                mark=_mark(a, b, question),
+                mark=mark_of(a, b, question),
                 first=a,
                 second=b,
                 question=question,
@@ -209,7 +204,7 @@ class LLMJudge:
             for left, right, question in zip(first, second, questions, strict=True)
             for a, b in ((left, right), (right, left))
         ]
-        replies = self._ask_all(rendered, PairAnswer, PAIRWISE)
+        replies = ask_all(self.client, rendered, PairAnswer, PAIRWISE, self.concurrency)
         shown = np.array([_SIGN[r.answer.choice] if r.answer else np.nan for r in replies])
         orders = shown.reshape(-1, 2) * np.array([1, -1])  # in terms of the pair, not of the order
         whole = ~np.isnan(orders).any(axis=1)
@@ -229,93 +224,5 @@ class LLMJudge:
             prompt_version=prompt_version(PAIRWISE),
         )
 
-    def _ask_all(self, rendered: list[str], schema: type[A], prompt: str) -> list[Reply[A]]:
-        if not rendered:
-            return []
-        version = prompt_version(prompt)
-        limits = httpx.Limits(max_connections=self.concurrency)
-        with (
-            httpx.Client(
-                headers=self.client.headers(), timeout=self.client.timeout, limits=limits
-            ) as http,
-            ThreadPoolExecutor(self.concurrency) as pool,
-        ):
-
-            def ask(text: str) -> Reply[A]:
-                return self.client.ask(http, text, schema, prompt_version=version)
-
-            replies = _all_or_first_error(pool, ask, rendered)
-        failed = Counter(reply.failure for reply in replies if reply.failure is not None)
-        if failed:
-            told = ", ".join(f"{n} {failure}" for failure, n in failed.most_common())
-            worst = failed.most_common(1)[0][0]
-            detail = next(reply.detail for reply in replies if reply.failure is worst)
-            if failed.total() == len(replies):
-                raise JudgeError(
-                    f"None of {len(replies)} questions got a valid answer from "
-                    f"{self.client.base_url} (model {self.client.model}): {told}; for example "
-                    f"{detail!r}. Check {_CHECK[worst]}."
-                )
-            warnings.warn(
-                f"{failed.total()} of {len(replies)} questions got no valid answer and are NaN: "
-                f"{told}; for example {detail!r}.",
-                JudgeWarning,
-                stacklevel=3,
-            )
-        return replies
-
 
 _SIGN = {"first": 1.0, "second": -1.0, "tie": 0.0}
-_CHECK = {
-    Failure.TIMEOUT: "that the server is not overloaded, or raise timeout or lower concurrency",
-    Failure.CONNECTION: "that the server runs and that base_url names its host and port",
-    Failure.RATE_LIMIT: "the account's rate limit, or lower concurrency and raise max_wait",
-    Failure.SERVER: "the server's log",
-    Failure.REFUSAL: "whether this model judges such texts at all, or name another one",
-    Failure.MALFORMED: "that the model is large enough to answer in JSON, that max_tokens leaves "
-    'room, or pass extra_body={"response_format": {"type": "json_object"}}',
-}
-
-
-def _all_or_first_error(
-    pool: ThreadPoolExecutor, ask: Callable[[str], Reply[A]], rendered: list[str]
-) -> list[Reply[A]]:
-    """Every reply in order; after an error, what has not begun is not sent any more."""
-    futures = [pool.submit(ask, text) for text in rendered]
-    try:
-        return [future.result() for future in futures]
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-
-
-def _aligned(prompts: Sequence[str | None] | None, n: int) -> list[str | None]:
-    if prompts is None:
-        return [None] * n
-    if len(prompts) != n:
-        raise JudgeError(f"{len(prompts)} prompts stand against {n} texts; give one for each.")
-    return list(prompts)
-
-
-def _mark(*parts: str | None) -> str:
-    """A tag that the parts cannot contain, and that is the same at every run."""
-    whole = "\0".join(part or "" for part in parts)
-    return f"text-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
-
-
-@cache
-def _template(name: str) -> str:
-    file = resources.files("valign.detect") / "prompts" / f"{name}.jinja"
-    return Path(str(file)).read_text(encoding="utf-8")
-
-
-def prompt_version(name: str) -> str:
-    """Name and hash of a prompt file: an edited prompt never passes for the old one."""
-    return f"{name}-{hashlib.sha256(_template(name).encode()).hexdigest()[:8]}"
-
-
-def _render(name: str, **given: Any) -> str:
-    # Plain text, not HTML: escaping would change what is judged. The texts are values of the
-    # template, so braces in them stay braces.
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
-    return environment.from_string(_template(name)).render(**given)
