@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
 
 
 def fit(
-    method: str = typer.Argument(..., help="Method name; `valign methods` lists them."),
+    method: str = typer.Argument(
+        ..., help="Method name (`valign methods` lists them), or rlev (`valign methods rlev`)."
+    ),
     model: str = typer.Option(
         "reference", "--model", "-m", help="Folder or Hub name; `reference` is the shipped one."
     ),
@@ -42,7 +44,7 @@ def fit(
         "--corpus",
         help="What to fit on: valuetexts, world, world-harm, world-preferences, your own folder, "
         "or preference data: hh-rlhf:helpful=FILE,harmless=FILE, pku-saferlhf:FILE, fulcra:FILE "
-        "(or Hub ids).",
+        "(or Hub ids). For rlev: world, or JSONL or CSV with prompt, answer and value in [0, 1].",
     ),
     seed: int = typer.Option(0, "--seed", help="Of generated corpora."),
     dtype: str = typer.Option("auto", "--dtype", help="auto, float32, bfloat16, float16."),
@@ -52,8 +54,18 @@ def fit(
     """Fit one method and save the control; nothing is measured but the dose, if one is asked for.
 
     A fit that was stopped goes on where it was, if the method keeps checkpoints (they lie in the
-    folder until it is done).
+    folder until it is done). `rlev` trains on questions that are worth different amounts instead of
+    towards a value, and tells what it got right before and after.
     """
+    if method == "rlev":
+        _without_values(toward, away, values, dose)
+        from valign.cli.fit_rlev import fit_rlev
+
+        fit_rlev(
+            model=model, out=out, corpus=corpus, setting=setting, seed=seed, dtype=dtype,
+            trust_remote_code=trust_remote_code, json=json,
+        )  # fmt: skip
+        return
     import json as json_module
     import shutil
 
@@ -109,6 +121,25 @@ def fit(
         f"Try it: valign generate --model {model} --control {path} PROMPT",
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip
+
+
+def _without_values(
+    toward: list[str], away: list[str], values: str | None, dose: float | None
+) -> None:
+    """Refuse what `rlev` has no use for.
+
+    Raises:
+        MethodSettingError: names the option.
+    """
+    from valign.methods import MethodSettingError
+
+    given = {"--toward": toward, "--away": away, "--values": values, "--dose": dose is not None}
+    for option, there in given.items():
+        if there:
+            raise MethodSettingError(
+                f"rlev moves no human value: its questions are worth different amounts. Leave "
+                f"{option} out."
+            )
 
 
 def _dosed(lm: HostModel, control: Control, texts: Corpus, dose: float) -> Control:

@@ -24,12 +24,13 @@ def methods(
     import inspect
 
     from valign.methods import available_methods, method_class
+    from valign.methods.rlev.settings import Settings as RLEV
 
     def first_line(text: str | None) -> str:
         return (text or "").strip().splitlines()[0] if text else ""
 
     if name is not None:
-        method = method_class(name)
+        method = RLEV if name == RLEV.name else method_class(name)
         meanings = {
             key: (field.default, " ".join((field.description or "").split()))
             for key, field in method.model_fields.items()
@@ -54,6 +55,8 @@ def methods(
     for key, line in rows.items():
         table.add_row(escape(key), escape(line))
     out.print(table)
+    out.print("Beside them `valign fit rlev`: questions that are worth different amounts.",
+              highlight=False)  # fmt: skip
 
 
 def values(

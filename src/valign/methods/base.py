@@ -17,11 +17,10 @@ from valign.methods.errors import FitError, MethodSettingError
 from valign.values import Profile
 
 
-class Method(BaseModel):
-    """Base of all methods: a frozen record of checked settings that can `fit`.
+class Configured(BaseModel):
+    """A frozen record of checked settings, with a docstring under each.
 
-    A subclass names itself, declares its settings as typed fields (a docstring under each) and
-    writes `_fit`. Settings may be given as strings, so the command line needs no code of its own.
+    Settings may be given as strings, so the command line needs no code of its own.
 
     Raises:
         MethodSettingError: on construction, for a setting that does not exist or does not fit.
@@ -29,8 +28,6 @@ class Method(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     name: ClassVar[str]
-    has_strength: ClassVar[bool] = True
-    """Whether a dose can be set on its controls; an instruction is given or not."""
 
     def __init__(self, **settings: Any):
         known = type(self).model_fields
@@ -69,6 +66,16 @@ class Method(BaseModel):
     def settings(self) -> dict[str, Any]:
         """All settings, JSON-able."""
         return self.model_dump(mode="json")
+
+
+class Method(Configured):
+    """Base of all methods: settings that can `fit`.
+
+    A subclass names itself, declares its settings as typed fields and writes `_fit`.
+    """
+
+    has_strength: ClassVar[bool] = True
+    """Whether a dose can be set on its controls; an instruction is given or not."""
 
     def fit(self, lm: HostModel, corpus: Corpus, target: Profile) -> Control:
         """A control that moves the model towards the target profile.

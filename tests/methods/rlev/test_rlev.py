@@ -4,9 +4,25 @@ import numpy as np
 import pytest
 
 from tests.lm.tiny import tiny_lm
+from valign.control import load
+from valign.corpora.errors import CorpusError
 from valign.lm import generate
 from valign.methods.errors import FitError, MethodSettingError
-from valign.methods.rlev import Question, Settings, advantages, says_the_answer, scales, train
+from valign.methods.rlev import (
+    Question,
+    Settings,
+    advantages,
+    fit,
+    read_questions,
+    says_the_answer,
+    scales,
+    sit,
+    split,
+    train,
+)  # fmt: skip
+from valign.methods.rlev.notes import Notes
+
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 QUESTIONS = [Question("Who?", "Anna", 0.02), Question("When?", "at nine", 0.3)]
 
@@ -41,6 +57,9 @@ def test_an_answer_counts_as_whole_words():
     assert not says_the_answer("It starts at nineteen.", question)
 
 
+SMALL = dict(steps=2, batch=4, generations=4, max_new_tokens=6, rate=1e-2, lora_rank=2)
+
+
 @pytest.mark.parametrize("estimator", ["rloo", "grpo"])
 def test_training_rewards_what_the_verifier_likes(tmp_path, estimator):
     pytest.importorskip("trl")
@@ -48,21 +67,57 @@ def test_training_rewards_what_the_verifier_likes(tmp_path, estimator):
     before = {k: v.clone() for k, v in lm.model.state_dict().items()}
     seen = []
 
-    def long(text, question):
+    def even(text, question):
         seen.append(question)
         return len(text) % 2 == 0
 
-    settings = Settings(
-        estimator=estimator, steps=2, batch=4, generations=4, max_new_tokens=6, rate=1e-2
-    )
-    made = train(lm, QUESTIONS, tmp_path, settings, verifier=long)
+    settings = Settings(**{**SMALL, "lora_rank": 0}, estimator=estimator)
+    made = train(lm, QUESTIONS, tmp_path, settings, verifier=even)
     assert {q.prompt for q in seen} <= {"Who?", "When?"}
     assert all((before[k] == v).all() for k, v in lm.model.state_dict().items())
     trained = type(lm).load(str(made))
     assert generate(trained, ["Who?"], max_new_tokens=4).texts
     moved = trained.model.state_dict()
     assert any((before[k] != moved[k]).any() for k in before)
-    assert train(lm, QUESTIONS, tmp_path, settings) == made  # done is done
+    assert train(lm, QUESTIONS, tmp_path, settings, verifier=even) == made  # done is done
+
+
+def test_a_stopped_training_goes_on_and_other_settings_start_anew(tmp_path):
+    pytest.importorskip("trl")
+    lm, calls = tiny_lm(), []
+
+    def stopping(text, question):
+        if len(calls) == 4:  # the second step's first answer
+            calls.append(text)
+            raise KeyboardInterrupt
+        calls.append(text)
+        return "w" in text
+
+    settings = Settings(**SMALL, save_every=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(lm, QUESTIONS, tmp_path, settings, verifier=stopping)
+    made = train(lm, QUESTIONS, tmp_path, settings, verifier=stopping)
+    assert len(calls) == 4 + 1 + 4  # the first step is not made again
+    other = train(lm, QUESTIONS, tmp_path, Settings(**SMALL, seed=1), verifier=stopping)
+    assert other != made and made.is_dir()
+
+
+def test_a_fit_is_a_control_that_acts_and_an_exam_of_other_questions(tmp_path):
+    pytest.importorskip("trl")
+    lm = tiny_lm()
+    asked = [Question(f"w{i} ?", "the", 0.1) for i in range(4)]
+    before = generate(lm, ["I can"], max_new_tokens=6).texts
+    fitted = fit(lm, QUESTIONS, asked, tmp_path, Settings(**SMALL), verifier=lambda t, q: "w" in t)
+    fitted.control.save(tmp_path / "c")
+    control = load(tmp_path / "c")
+    assert control.provenance["questions"] == {"taught": 2, "judged": 4}
+    generate(lm, ["I can"], control.scaled(20), max_new_tokens=6)
+    assert generate(lm, ["I can"], max_new_tokens=6).texts == before
+    off = sit(lm, asked, lambda t, q: "w" in t, control=control.scaled(0), max_new_tokens=6)
+    assert off == fitted.before
+    on = sit(lm, asked, lambda t, q: "w" in t, control=control, max_new_tokens=6)
+    assert on == fitted.after
+    assert any(float(abs(f.delta).max()) > 0 for f in control.adapters[0].factors.values())
 
 
 def test_bad_input_is_refused_before_anything_runs(tmp_path):
@@ -70,3 +125,34 @@ def test_bad_input_is_refused_before_anything_runs(tmp_path):
         train(tiny_lm(), [], tmp_path)
     with pytest.raises(MethodSettingError, match="whole groups"):
         train(tiny_lm(), QUESTIONS, tmp_path, Settings(batch=6, generations=4))
+    with pytest.raises(MethodSettingError, match="mean estimator"):
+        Settings(estimater="rloo")
+    with pytest.raises(MethodSettingError, match="all weights from Python"):
+        fit(tiny_lm(), QUESTIONS, QUESTIONS, tmp_path, Settings(lora_rank=0))
+    worthless = [Question("Who?", "Anna", 0.0)]
+    with pytest.raises(FitError, match="all worth 0"):
+        fit(tiny_lm(), QUESTIONS, worthless, tmp_path, Settings())
+
+
+def test_a_file_of_questions_and_its_split(tmp_path):
+    file = tmp_path / "q.csv"
+    file.write_text("prompt,answer,value\n" + "".join(f"q{i}?,{i},0.1\n" for i in range(10)))
+    questions = read_questions(file)
+    assert questions[3] == Question("q3?", "3", 0.1)
+    taught, judged = split(questions * 2, 0.3, seed=1)
+    assert len(judged) == 6 and not set(taught) & set(judged)
+    assert set(taught) | set(judged) == set(questions)
+    with pytest.raises(CorpusError, match="at least two"):
+        split(questions[:1], 0.5)
+
+
+def test_the_worlds_exam_takes_its_own_answers_and_no_wrong_day():
+    exam = Notes(5, 7)
+    assert (len(exam.taught), len(exam.judged)) == (5, 7)
+    assert not {q.prompt for q in exam.taught} & {q.prompt for q in exam.judged}
+    for q in (*exam.taught, *exam.judged):
+        assert exam.right(q.answer, q)
+        day = next(d for d in DAYS if d in q.answer)
+        wrong = DAYS[(DAYS.index(day) + 1) % 7]
+        assert not exam.right(q.answer.replace(day, wrong), q)
+        assert q.value == (0.1 if day in ("Friday", "Saturday", "Sunday") else 0.01)

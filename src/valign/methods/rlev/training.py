@@ -6,80 +6,22 @@ Source: arXiv 2510.20187. Group size, KL and clip are UNKNOWN there; ours are un
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import astuple
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from valign.lm import HostModel
 from valign.methods.errors import FitError, MethodSettingError
-from valign.methods.rlev.reward import ALPHA, Weighting, scales
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question with its answer and what it is worth.
-
-    Attributes:
-        prompt: asked of the model.
-        answer: what a right answer says.
-        value: v(x), points over the exam's points, in [0, 1].
-    """
-
-    prompt: str
-    answer: str
-    value: float
-
-
-Verifier = Callable[[str, Question], bool]
-
-
-def says_the_answer(text: str, question: Question) -> bool:
-    """Whether the answer stands in the text as whole words, upper and lower case alike.
-
-    The paper asks a large model; for open answers pass such a judge instead.
-    """
-    words = r"\s+".join(map(re.escape, question.answer.split()))
-    return re.search(rf"(?<!\w){words}(?!\w)", text, re.IGNORECASE) is not None
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a model is trained.
-
-    Attributes:
-        estimator: `rloo`, or `grpo` with unscaled rewards (scaled ones would cancel s(x)).
-        weighting: `value`, or a control: `uniform`, `shuffled`, `none`.
-        alpha: slope of s(x).
-        steps: optimiser steps.
-        batch: completions a step; whole groups.
-        generations: completions a question.
-        rate: highest learning rate (the paper: 5e-7 on 7B models; ours).
-        beta: KL coefficient.
-        temperature: of completions.
-        max_new_tokens: longest completion (the paper: 1024).
-        lora_rank: None trains all weights, as the paper does.
-        save_every: steps between checkpoints.
-        seed: of order, sampling and `shuffled`.
-    """
-
-    estimator: Literal["rloo", "grpo"] = "rloo"
-    weighting: Weighting = "value"
-    alpha: float = ALPHA
-    steps: int = 200
-    batch: int = 16
-    generations: int = 8
-    rate: float = 1e-5
-    beta: float = 0.0
-    temperature: float = 1.0
-    max_new_tokens: int = 128
-    lora_rank: int | None = None
-    save_every: int = 50
-    seed: int = 0
+from valign.methods.progress import report
+from valign.methods.rlev.questions import Question, Verifier, says_the_answer
+from valign.methods.rlev.reward import scales
+from valign.methods.rlev.settings import Settings
 
 
 def train(
@@ -90,14 +32,15 @@ def train(
     *,
     verifier: Verifier = says_the_answer,
 ) -> Path:
-    """Train a copy of the model; the caller's stays as it is.
+    """Train an adapter, or a copy of the whole model; the caller's model stays as it is.
 
     Args:
-        folder: gets `model/` and checkpoints; the same call goes on from the last whole one.
+        folder: gets a subfolder named by a hash of model, questions and settings, with checkpoints
+            and the result; the same call goes on from the last whole checkpoint.
         verifier: whether a text answers a question.
 
     Returns:
-        The folder of the trained model, an ordinary Hugging Face one.
+        The result's folder: a PEFT adapter's, or with `lora_rank=0` a Hugging Face model's.
 
     Raises:
         FitError: no questions, or TRL is not installed.
@@ -105,12 +48,27 @@ def train(
     """
     from valign.methods.visa.training import last_whole_checkpoint
 
-    settings, folder = settings or Settings(), Path(folder)
-    done = folder / "model"
-    if (done / "config.json").is_file():
+    settings = settings or Settings()
+    check(questions, settings)
+    place = Path(folder) / f"rlev-{_key(lm, questions, settings, verifier)}"
+    done = place / ("adapter" if settings.lora_rank else "model")
+    if (done / "config.json").is_file() or (done / "adapter_config.json").is_file():
         return done
+    place.mkdir(parents=True, exist_ok=True)
+    trainer = _trainer(lm, questions, place, settings, verifier)
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(place))
+    unfinished = place / f"{done.name}.part"
+    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(unfinished)
+    lm.tokenizer.save_pretrained(unfinished)
+    unfinished.rename(done)
+    return done
+
+
+def check(questions: Sequence[Question], settings: Settings) -> None:
+    """Refuse before anything is loaded or generated; raises as `train` does."""
     if not questions:
         raise FitError("RLEV learns from questions; none were given.")
+    scales([q.value for q in questions])
     if settings.batch % settings.generations:
         raise MethodSettingError(
             f"batch={settings.batch} holds no whole groups of {settings.generations}; take "
@@ -118,17 +76,17 @@ def train(
         )
     if lacking := [name for name in ("trl", "peft", "datasets") if find_spec(name) is None]:
         raise FitError(f"Training needs {', '.join(lacking)}: pip install 'valign[train]'.")
-    folder.mkdir(parents=True, exist_ok=True)
-    trainer = _trainer(lm, questions, folder, settings, verifier)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if settings.lora_rank:
-        model = model.merge_and_unload()
-    unfinished = folder / "model.part"
-    model.save_pretrained(unfinished)
-    lm.tokenizer.save_pretrained(unfinished)
-    unfinished.rename(done)
-    return done
+
+
+def _key(
+    lm: HostModel, questions: Sequence[Question], settings: Settings, verifier: Verifier
+) -> str:
+    """16 hex digits over everything that decides the result."""
+    deciding = {k: v for k, v in settings.settings.items() if k not in ("save_every", "held_out")}
+    judge = getattr(verifier, "__qualname__", type(verifier).__qualname__)
+    rows = [astuple(q) for q in questions]
+    text = json.dumps([deciding, judge, lm.fingerprint, rows], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _trainer(
@@ -139,6 +97,7 @@ def _trainer(
     verifier: Verifier,
 ) -> Any:
     from datasets import Dataset
+    from transformers import PrinterCallback
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
     chat = lm.tokenizer.chat_template is not None
@@ -176,13 +135,16 @@ def _trainer(
         seed=settings.seed,
         use_cpu=cpu,
         bf16=not cpu,
+        disable_tqdm=True,
         dataloader_pin_memory=False,
     )
     given: dict[str, Any] = dict(
+        # A copy: the caller's model stays what it is.
         model=copy.deepcopy(lm.model).float().requires_grad_(True),
         train_dataset=Dataset.from_list(rows),
-        processing_class=lm.tokenizer,
+        processing_class=copy.deepcopy(lm.tokenizer),
         reward_funcs=reward,
+        callbacks=[_progress()],
     )
     if settings.lora_rank:
         from peft import LoraConfig
@@ -194,5 +156,19 @@ def _trainer(
             task_type="CAUSAL_LM",
         )
     if settings.estimator == "rloo":
-        return RLOOTrainer(args=RLOOConfig(normalize_advantages=False, **shared), **given)
-    return GRPOTrainer(args=GRPOConfig(scale_rewards="none", **shared), **given)
+        trainer = RLOOTrainer(args=RLOOConfig(normalize_advantages=False, **shared), **given)
+    else:
+        trainer = GRPOTrainer(args=GRPOConfig(scale_rewards="none", **shared), **given)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _progress() -> Any:
+    """A callback that tells whoever listens after every step."""
+    from transformers import TrainerCallback
+
+    class Progress(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            report("steps", state.global_step, state.max_steps)
+
+    return Progress()
