@@ -10,9 +10,8 @@ from valign.control.weights import WeightsControl
 from valign.corpora.types import Corpus
 from valign.lm import HostModel
 from valign.methods.mva.combine import control_of
-from valign.methods.mva.family import AdapterMethod, need_training
+from valign.methods.mva.family import AdapterMethod
 from valign.methods.mva.schemes import mixed, modpo, sequential
-from valign.methods.readings import need_pairs
 from valign.values import Profile
 
 
@@ -41,11 +40,9 @@ class DPO(AdapterMethod):
     scheme: Literal["separate", "sequential", "mixed", "modpo"] = "separate"
     """What becomes of several values; see above."""
 
-    def _fit(self, lm: HostModel, corpus: Corpus, target: Profile) -> WeightsControl:
+    def trained(self, lm: HostModel, corpus: Corpus, target: Profile) -> WeightsControl:
         if self.scheme == "separate" or len(target.named) == 1:
-            return super()._fit(lm, corpus, target)
-        need_training()
-        need_pairs(corpus, target)
+            return super().trained(lm, corpus, target)
         made = dict(sequential=sequential, mixed=mixed, modpo=modpo)[self.scheme](
             self, lm, corpus, self.in_order(target)
         )

@@ -54,6 +54,11 @@ class AdapterMethod(Method):
     """Values to train first, in this order; the others follow in the value system's."""
     save_every: int = Field(default=100, ge=1)
     """Steps between checkpoints."""
+    consistency: float | None = Field(default=None, ge=-1, le=1)
+    """Train only on pairs whose chosen answer is better in all of the target's values: least cosine
+    between a pair's gaps in them and (1, ..., 1), e.g. 0.5 (VC-Soup); by default all pairs."""
+    detector: str = "english-a"
+    """Who scores pairs for `consistency`, where the corpus is not the world's."""
     seed: int = 0
     """Of the adapters' start and the order of the pairs."""
     checkpoint: Path | None = Field(default=None, exclude=True)
@@ -118,8 +123,33 @@ class AdapterMethod(Method):
 
     def _fit(self, lm: HostModel, corpus: Corpus, target: Profile) -> WeightsControl:
         need_training()
+        corpus, counts = self.consistent(corpus, target)
         need_pairs(corpus, target)
+        control = self.trained(lm, corpus, target)
+        made = {"pairs_kept": counts} if counts else {}
+        return replace(control, provenance={**control.provenance, **made})
+
+    def trained(self, lm: HostModel, corpus: Corpus, target: Profile) -> WeightsControl:
+        """The control, from the pairs that are left; by default an adapter each."""
         return control_of(target, self.adapters(lm, corpus, target))
+
+    def consistent(
+        self, corpus: Corpus, target: Profile
+    ) -> tuple[Corpus, dict[str, tuple[int, int]]]:
+        """The corpus after `consistency`, and pairs kept and given for each value."""
+        if self.consistency is None:
+            return corpus, {}
+        from valign.detect import Detector, load_detector
+        from valign.methods.mva.consistency import consistent_part
+
+        scorer: Detector
+        if corpus.name.startswith("world"):
+            from valign.world.tuner import WorldTuner
+
+            scorer = WorldTuner()
+        else:
+            scorer = load_detector(self.detector, system=corpus.system)
+        return consistent_part(corpus, tuple(target.named), self.consistency, scorer)
 
 
 def need_training() -> None:
