@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,9 +24,10 @@ from valign.control.bridge import BridgeControl
 from valign.control.edit import Site
 from valign.lm.bridge_module import LEAD, Advice, Context, Guide, Pool, build, sizes
 from valign.lm.bridge_splice import Splice, bridge_cache, version_masks
-from valign.lm.errors import NestedControlError, NotAppliedError, UnsupportedSiteError
+from valign.lm.errors import NotAppliedError, UnsupportedSiteError
 from valign.lm.hooks import hook_site
 from valign.lm.host import HostModel
+from valign.lm.occupied import Occupied
 from valign.lm.prompt_rows import PromptRows
 from valign.lm.receipt import Guidance, Receipt
 
@@ -85,7 +85,7 @@ class _Group:
         return a if self.rows is None else a[self.rows.to(a.device)]
 
 
-class BridgeSession:
+class BridgeSession(Occupied):
     """A `with` block in which a host model runs under bridge controls.
 
     Args:
@@ -104,7 +104,8 @@ class BridgeSession:
     def __init__(
         self, lm: HostModel, control: Rows, *, prompt_lengths: Sequence[int] | None = None
     ):
-        self._lm, self._lengths = lm, prompt_lengths
+        super().__init__(lm)
+        self._lengths = prompt_lengths
         self._shared = control is None or isinstance(control, BridgeControl | Guide)
         given = [control] if self._shared else list(control)  # type: ignore[arg-type]
         self._controls = given
@@ -132,65 +133,36 @@ class BridgeSession:
         self._buffer: list[torch.Tensor] = []
         self._sees: torch.Tensor | None = None
         self._shift: torch.Tensor | None = None
-        self._step = self._held = self._passes = self._batch = 0
+        self._step = self._held = self._batch = 0
         self.above: torch.Tensor | None = None
         self.bridge: torch.Tensor | None = None
         self.beside: torch.Tensor | None = None
-        self._stack = ExitStack()
 
-    def __enter__(self) -> BridgeSession:
+    def _install(self) -> None:
         lm, guide = self._lm, self._first_guide
-        if lm.session is not None:
-            raise NestedControlError(
-                f"{lm.name} already runs under a control. Leave that `with` block (or let that "
-                "generation end) first."
-            )
-        lm.session = self
-        self._stack.callback(setattr, lm, "session", None)
         if guide is None:
-            return self
-        try:
-            for entry in lm.entries:
-                before = entry.register_forward_pre_hook(self._on_pass, with_kwargs=True)
-                self._stack.callback(before.remove)
-                self._stack.callback(entry.register_forward_hook(self._on_end).remove)
-            self._hook(guide.layer, self._at_layer)
-            if guide.mode == "bridge":
-                for number in range(guide.layer + 1, lm.n_layers):
-                    block = lm.layout.blocks[number]
-                    handle = block.register_forward_pre_hook(
-                        _Widen(self, number, block), with_kwargs=True
-                    )
-                    self._stack.callback(handle.remove)
-            if guide.layer + 1 < lm.n_layers:
-                self._hook(guide.layer + 1, self._note_above)
-            if guide.mode == "bridge":
-                self._hook(lm.n_layers - 1, self._cut)
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
+            return
+        self._watch_passes()
+        self._hook(guide.layer, self._at_layer)
+        if guide.mode == "bridge":
+            for number in range(guide.layer + 1, lm.n_layers):
+                block = lm.layout.blocks[number]
+                widen = _Widen(self, number, block)
+                self._keep(block.register_forward_pre_hook(widen, with_kwargs=True))
+        if guide.layer + 1 < lm.n_layers:
+            self._hook(guide.layer + 1, self._note_above)
+        if guide.mode == "bridge":
+            self._hook(lm.n_layers - 1, self._cut)
 
     def _hook(self, layer: int, change: Any) -> None:
-        for handle in hook_site(self._lm.layout, Site("resid", layer), change):
-            self._stack.callback(handle.remove)
+        self._keep(*hook_site(self._lm.layout, Site("resid", layer), change))
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self._stack.close()
-        if kind is None and self._passes and not self._fired:
+    def _require_fired(self) -> None:
+        if not self._fired:
             raise NotAppliedError(
                 f"The bridge was on, but block {self._first_guide.layer} never ran. "  # type: ignore[union-attr]
                 "Pass layout=LayoutNames(...) if the blocks were found wrongly."
             )
-
-    @property
-    def ran(self) -> bool:
-        """Whether any pass went through the session's hooks."""
-        return self._passes > 0
-
-    def read_prompt(self, inputs: dict[str, Any]) -> None:
-        """Bridges need no pass of their own over the prompt."""
-        return None
 
     def receipts(self) -> list[Receipt]:
         """One receipt per row of the last batch."""
@@ -224,12 +196,7 @@ class BridgeSession:
     def _on_pass(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._inside:
             return None
-        if args:
-            kwargs = {**dict(zip(self._lm.accepts, args, strict=False)), **kwargs}
-        ids = kwargs.get("input_ids")
-        ids = kwargs["inputs_embeds"] if ids is None else ids
-        cache = kwargs.get("past_key_values")
-        self._held = 0 if cache is None else int(cache.get_seq_length())
+        ids, self._held, kwargs = self._read_pass(args, kwargs)
         self._splice = None
         if self._held:
             self._go_on(*ids.shape[:2])
@@ -243,13 +210,7 @@ class BridgeSession:
         self._inside, self._begun, self._splice = False, None, None
 
     def _go_on(self, batch: int, length: int) -> None:
-        if not self._passes:
-            raise NotAppliedError(
-                f"The cache already holds {self._held} tokens that were read without the control. "
-                "Give the model the whole prompt inside the `with` block."
-            )
-        if batch != self._batch:
-            raise UnsupportedSiteError(f"The prompt had {self._batch} rows, this pass has {batch}.")
+        self._require_begun(self._held, rows=self._batch, batch=batch)
         if length > 1:
             raise UnsupportedSiteError(
                 f"The model got {length} tokens on top of {self._held} cached ones; a bridge is "
@@ -297,10 +258,7 @@ class BridgeSession:
     def _at_layer(self, a: torch.Tensor) -> torch.Tensor | None:
         self._fired = True
         if not self._inside:
-            raise NotAppliedError(
-                f"A block ran outside a pass of the whole model. Under a control call "
-                f"{type(self._lm.model).__name__} itself, not its parts."
-            )
+            self._ran_outside("A block")
         guide: Guide = self._first_guide  # type: ignore[assignment]
         if self._begun is not None:
             return self._read_prompt(a, guide)

@@ -13,7 +13,6 @@ compiled at the first activation they meet, and later passes reuse them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -22,10 +21,11 @@ from transformers.cache_utils import DynamicLayer
 
 from valign.control.control import Control, EditsControl
 from valign.control.edit import Site
-from valign.lm.errors import NestedControlError, NotAppliedError, UnsupportedSiteError
+from valign.lm.errors import NotAppliedError, UnsupportedSiteError
 from valign.lm.gates import read_gates
 from valign.lm.hooks import hook_site
 from valign.lm.host import HostModel
+from valign.lm.occupied import Occupied
 from valign.lm.program import EVERYWHERE, Positions, Step, compile_site
 from valign.lm.prompt_rows import PromptRows
 from valign.lm.receipt import Receipt
@@ -72,7 +72,7 @@ def check_edits(lm: HostModel, control: EditsControl) -> None:
             )
 
 
-class Session:
+class Session(Occupied):
     """A `with` block in which a host model runs under controls.
 
     Args:
@@ -93,7 +93,7 @@ class Session:
     def __init__(
         self, lm: HostModel, control: Controls, *, prompt_lengths: Sequence[int] | None = None
     ):
-        self._lm = lm
+        super().__init__(lm)
         self._shared = control is None or isinstance(control, Control)
         rows = [control] if self._shared else list(control)  # type: ignore[arg-type]
         for row in rows:
@@ -118,49 +118,24 @@ class Session:
         self._gates: list[bool | None] = []
         self._places = [_Place(self, site) for site in self._sites]
         self._near: dict[tuple[torch.device, int], Positions] = {}
-        self._passes = 0
         self._prompt_touched: list[int] = []
         self._later = 0
         self._moves: dict[Site, tuple[torch.Tensor, torch.Tensor]] = {}  # before, after
         self._reading_gates = self._primed = False
-        self._stack = ExitStack()
 
-    def __enter__(self) -> Session:
-        if self._lm.session is not None:
-            raise NestedControlError(
-                f"{self._lm.name} already runs under a control. Leave that `with` block (or let "
-                "that generation end) first; edits that should act together go into one control."
-            )
-        self._lm.session = self
-        self._stack.callback(setattr, self._lm, "session", None)
-        if not self._sites:
-            return self
-        try:
-            for entry in self._lm.entries:
-                before = entry.register_forward_pre_hook(self._on_pass, with_kwargs=True)
-                self._stack.callback(before.remove)
-                self._stack.callback(entry.register_forward_hook(self._on_end).remove)
+    def _install(self) -> None:
+        if self._sites:
+            self._watch_passes()
             for place in self._places:
-                for handle in hook_site(self._lm.layout, place.site, place):
-                    self._stack.callback(handle.remove)
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
+                self._keep(*hook_site(self._lm.layout, place.site, place))
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self._stack.close()
+    def _require_fired(self) -> None:
         silent = [str(place.site) for place in self._places if not place.fired]
-        if kind is None and self._passes and silent:
+        if silent:
             raise NotAppliedError(
                 f"The control was on, but its edits at {', '.join(silent)} never ran: the model "
                 "did not call those parts. Pass layout=LayoutNames(...) if they were found wrongly."
             )
-
-    @property
-    def ran(self) -> bool:
-        """Whether any pass went through the session's hooks."""
-        return self._passes > 0
 
     def receipts(self) -> list[Receipt]:
         """One receipt per row of the last batch."""
@@ -188,14 +163,8 @@ class Session:
     def _on_pass(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._reading_gates:
             return
-        if args:
-            kwargs = {**dict(zip(self._lm.accepts, args, strict=False)), **kwargs}
-        ids = kwargs.get("input_ids")
-        if ids is None:
-            ids = kwargs["inputs_embeds"]
+        ids, held, kwargs = self._read_pass(args, kwargs)
         batch, length = ids.shape[:2]
-        cache = kwargs.get("past_key_values")
-        held = 0 if cache is None else int(cache.get_seq_length())
         if held and self._primed:
             self._begin_at_last(batch, ids.device)
         elif held:
@@ -208,15 +177,7 @@ class Session:
         self._at = None
 
     def _go_on(self, batch: int, length: int, held: int) -> None:
-        if not self._passes:
-            raise NotAppliedError(
-                f"The cache already holds {held} tokens that were read without the control. "
-                "Give the model the whole prompt inside the `with` block."
-            )
-        if batch != len(self._expanded):
-            raise UnsupportedSiteError(
-                f"The prompt had {len(self._expanded)} rows, this pass has {batch}."
-            )
+        self._require_begun(held, rows=len(self._expanded), batch=batch)
         if length > 1 and self._needs_start:
             raise UnsupportedSiteError(
                 f"The model got {length} tokens on top of {held} cached ones (chunked prompts, "
@@ -303,10 +264,7 @@ class Session:
             return None
         at = self._at
         if at is None:
-            raise NotAppliedError(
-                f"{place.site} ran outside a pass of the whole model. Under a control call "
-                f"{type(self._lm.model).__name__} itself, not its parts."
-            )
+            self._ran_outside(place.site)
         place.fired = True
         if place.steps is None:
             place.steps = self._compile(place.site, a)

@@ -13,7 +13,6 @@ batched LoRA (arXiv 2310.18547) gathers one adapter a row; here every row has al
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -21,9 +20,10 @@ from torch import nn
 
 from valign.control.control import Control
 from valign.control.weights import Adapter, WeightsControl
-from valign.lm.errors import NestedControlError, NotAppliedError, UnsupportedSiteError
+from valign.lm.errors import NotAppliedError, UnsupportedSiteError
 from valign.lm.host import HostModel
 from valign.lm.layout import linear_shape
+from valign.lm.occupied import Occupied
 from valign.lm.prompt_rows import PromptPass, PromptRows
 from valign.lm.receipt import Receipt
 
@@ -75,7 +75,7 @@ def weights_key(control: WeightsControl) -> tuple[Any, ...]:
     return (control.kind, *map(id, control.adapters))
 
 
-class WeightsSession:
+class WeightsSession(Occupied):
     """A `with` block in which a host model runs under weights controls.
 
     Args:
@@ -95,7 +95,7 @@ class WeightsSession:
     def __init__(
         self, lm: HostModel, control: Rows, *, prompt_lengths: Sequence[int] | None = None
     ):
-        self._lm = lm
+        super().__init__(lm)
         self._shared = control is None or isinstance(control, Control)
         self._rows: list[WeightsControl | None] = [control] if self._shared else list(control)  # type: ignore[assignment, arg-type]
         acting = {id(row): row for row in self._rows if row is not None}.values()
@@ -112,50 +112,21 @@ class WeightsSession:
         self._prompt: PromptPass | None = None  # set in the pass over the prompt
         self._tokens: list[int] = []
         self._inside = False
-        self.passes = self.batch = self.later = self.length = 0
-        self._stack = ExitStack()
+        self.batch = self.later = self.length = 0
 
-    def __enter__(self) -> WeightsSession:
-        lm = self._lm
-        if lm.session is not None:
-            raise NestedControlError(
-                f"{lm.name} already runs under a control. Leave that `with` block (or let that "
-                "generation end) first; adapters that should act together go into one control."
-            )
-        lm.session = self
-        self._stack.callback(setattr, lm, "session", None)
-        if not self._places:
-            return self
-        try:
-            for entry in lm.entries:
-                before = entry.register_forward_pre_hook(self._on_pass, with_kwargs=True)
-                self._stack.callback(before.remove)
-                ended = entry.register_forward_hook(self._on_end, always_call=True)
-                self._stack.callback(ended.remove)
+    def _install(self) -> None:
+        if self._places:
+            self._watch_passes()
             for place in self._places:
-                self._stack.callback(place.module.register_forward_hook(place).remove)
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
+                self._keep(place.module.register_forward_hook(place))
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self._stack.close()
+    def _require_fired(self) -> None:
         silent = [place.name for place in self._places if not place.fired]
-        if kind is None and self.passes and silent:
+        if silent:
             raise NotAppliedError(
                 f"The control was on, but {silent[0]} (of {len(silent)} such modules) never ran: "
                 "the model does not call it, so its adapter changes nothing."
             )
-
-    @property
-    def ran(self) -> bool:
-        """Whether any pass went through the session's hooks."""
-        return self.passes > 0
-
-    def read_prompt(self, inputs: dict[str, Any]) -> None:
-        """Weights need no pass of their own over the prompt."""
-        return None
 
     def receipts(self) -> list[Receipt]:
         """One receipt per row of the last batch."""
@@ -184,32 +155,18 @@ class WeightsSession:
     def _on_pass(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._inside:
             return  # a model that wears an adapter calls the one it wraps
-        if args:
-            kwargs = {**dict(zip(self._lm.accepts, args, strict=False)), **kwargs}
-        ids = kwargs.get("input_ids")
-        ids = kwargs["inputs_embeds"] if ids is None else ids
+        ids, held, kwargs = self._read_pass(args, kwargs)
         batch, length = ids.shape[:2]
-        cache = kwargs.get("past_key_values")
-        held = 0 if cache is None else int(cache.get_seq_length())
         if held:
-            self._go_on(batch, length, held)
+            self._require_begun(held, rows=self.batch, batch=batch)
+            self._prompt = None
+            self.later += length
         else:
             cached = kwargs.get("use_cache") is not False
             self._prompt = self._prompts.read(ids, kwargs.get("attention_mask"), cached=cached)
             self._tokens, self.later = self._prompt.valid.sum(1).tolist(), 0
         self._inside, self.batch, self.length = True, batch, length
-        self.passes += 1
-
-    def _go_on(self, batch: int, length: int, held: int) -> None:
-        if not self.passes:
-            raise NotAppliedError(
-                f"The cache already holds {held} tokens that were read without the control. "
-                "Give the model the whole prompt inside the `with` block."
-            )
-        if batch != self.batch:
-            raise UnsupportedSiteError(f"The prompt had {self.batch} rows, this pass has {batch}.")
-        self._prompt = None
-        self.later += length
+        self._passes += 1
 
     def _on_end(self, module: Any, args: Any, output: Any) -> None:
         self._inside = False
@@ -238,10 +195,7 @@ class WeightsSession:
     def require_inside(self, name: str) -> None:
         """Refuse a part that runs without the model."""
         if not self._inside:
-            raise NotAppliedError(
-                f"{name} ran outside a pass of the whole model. Under a control call "
-                f"{type(self._lm.model).__name__} itself, not its parts."
-            )
+            self._ran_outside(name)
 
 
 def _weight(row: WeightsControl | None, adapter: Adapter) -> float:
