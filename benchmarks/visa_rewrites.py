@@ -7,7 +7,8 @@ GRPO, DPO and SimPO start, each for the same time on the processor (`--seconds`)
 from the warm-up with GRPO's reward. `prompting` asks the reference model in the instructions it was
 trained on; `untrained` gives it the rewriters' request. `unchanged` hands the source back. Requests
 hold the question that the source answers; what it says and the source does not counts as added,
-except in the reward of `visa, question allowed`.
+except in the reward of `visa, question allowed`. `--arms visa 'visa, no guards'` audits the guards:
+the same training without gate, length and repetition penalties.
 
 Tasks for judging are of held-out scenarios. Values are judged by the world's exact parser, which
 tunes nothing (the reward reads values by an n-gram regression); facts by the world's exact check,
@@ -25,7 +26,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -35,7 +36,7 @@ import numpy as np
 import torch
 
 from valign.corpora.triplets import Triplet, load_triplets
-from valign.detect import load_detector
+from valign.detect import Detector, load_detector
 from valign.lm import HostModel
 from valign.measure import Resampling
 from valign.measure.bootstrap import mean
@@ -43,7 +44,7 @@ from valign.measure.rewriting import distance, figures, reached, success, succes
 from valign.methods.progress import listening
 from valign.methods.visa.best_of import best_of
 from valign.methods.visa.fidelity import EntailmentFidelity
-from valign.methods.visa.guards import copied, length_ratio, repetition
+from valign.methods.visa.guards import copied, length_ratio, repetition, words
 from valign.methods.visa.reward import Reward
 from valign.methods.visa.rewriter import Rewriter, Task, template_text
 from valign.methods.visa.target import composed
@@ -156,6 +157,17 @@ def facts(judged: Sequence[Triplet], texts: Sequence[str]) -> tuple[np.ndarray, 
     return np.array(kept), np.array(added)
 
 
+def favourites(detector: Detector, known: Collection[str], *, each: int = 10) -> set[str]:
+    """The words that score highest for each value, `each` a value, when they stand alone.
+
+    A rewriter that plays to its detector says more of them than the reference rewrites do.
+    """
+    listed = sorted(known)
+    scores = np.abs(detector.score(listed))
+    best = np.argsort(-scores, axis=0, kind="stable")[:each]
+    return {listed[i] for column, own in enumerate(best.T) for i in own if scores[i, column] > 0}
+
+
 def measure(benches: Sequence[Bench], arm: str) -> dict[str, Any]:
     """All figures of one arm over all seeds."""
     judged = [t for bench in benches for t in bench.judged]
@@ -172,7 +184,9 @@ def measure(benches: Sequence[Bench], arm: str) -> dict[str, Any]:
     kept, added = facts(judged, texts)
     far, both = distance(scores, target), faithful.mean(axis=1)
     readings = [WorldJudge().read({}, text) for text in texts]
-    tuned = benches[0].reward.detector.score(texts)
+    tuner = benches[0].reward.detector
+    tuned = tuner.score(texts)
+    lures = favourites(tuner, {w for t in judged for w in words(t.source + " " + t.rewrite)})
     extra = {
         "facts_kept": kept,
         "facts_added": added,
@@ -186,6 +200,7 @@ def measure(benches: Sequence[Bench], arm: str) -> dict[str, Any]:
         "repetition": np.array([repetition(x) for x in texts]),
         "copied": np.array([copied(t.source, x) for t, x in zip(judged, texts, strict=True)]),
         "tuner_minus_judge": np.abs(tuned - scores).sum(axis=1),
+        "lured": np.array([np.mean([w in lures for w in words(x)] or [0]) for x in texts]),
     }
     for name, rows in extra.items():
         found[name] = asdict(mean(np.asarray(rows, dtype=float), draws).at())
@@ -262,6 +277,7 @@ def table(results: dict[str, Any]) -> str:
         "facts_kept": "facts kept", "facts_added": "facts added", "fluent": "fluent",
         "length_ratio": "length / source", "repetition": "repeated 4-grams",
         "copied": "4-grams copied", "tuner_minus_judge": "tuner against judge (L1)",
+        "lured": "tuner's favourite words",
     }  # fmt: skip
     lines = ["# Rewriters on the world", "", f"`{results['command']}`", "", results["about"], ""]
     if results["note"]:
