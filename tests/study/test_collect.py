@@ -2,11 +2,17 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from valign.study.collect import Collector
+from valign.corpora import load_corpus
+from valign.detect import load_detector
+from valign.detect.types import Detector
+from valign.study.battery import MOST_TEXTS, TextBattery
+from valign.study.collect import Collector, marked
 from valign.study.plan import MethodChoice, Plan
-from valign.study.results import Row
+from valign.study.results import Row, Sample
+from valign.study.world import WorldBattery
 from valign.values import Profile, load_system
 
 SYSTEM = load_system("schwartz10")
@@ -128,3 +134,66 @@ def test_the_same_neutral_questions_under_two_seeds_are_no_new_evidence():
     assert twice.neutral_unchanged.n == once.neutral_unchanged.n == 8
     width = [m.neutral_unchanged.high - m.neutral_unchanged.low for m in (once, twice)]
     assert width[1] == pytest.approx(width[0], rel=0.35)
+
+
+def sample(prompt="?", **answers):
+    return Sample(prompt_id="d0", prompt=prompt, target=str(TARGET), answers=answers)
+
+
+def test_in_the_world_the_sentences_that_count_are_marked():
+    battery = WorldBattery()
+    (ask,) = battery.dilemmas(3, 1)
+    answers = {f"m{i}": item.truth.answer for i, item in enumerate(battery.dilemmas(3, 40))}
+    (found,) = marked([sample(ask.text, **answers, none="Word salad of love.")], battery)
+    assert found.marks["none"] == []
+    assert sum(map(len, found.marks.values())) > 40
+    for label, answer in answers.items():
+        (judged,) = battery.read([ask], [answer])
+        total = dict.fromkeys(SYSTEM.names, 0.0)
+        for mark in found.marks[label]:
+            assert answer[mark.start : mark.end].endswith(".")
+            total[mark.value] += mark.weight
+        assert total == pytest.approx(judged.scores)
+
+
+def test_for_a_detector_the_words_are_marked_whose_loss_moves_it():
+    detector = load_detector("wordlist")
+    battery = TextBattery(load_corpus("valuetexts"), detector)
+    text = "She wants power, and the rest is silence."
+    (found,) = marked([sample(none="It is.", caa=text)], battery)
+    assert found.marks["none"] == []
+    mark = max(found.marks["caa"], key=lambda m: abs(m.weight))
+    assert text[mark.start : mark.end] == "power" and mark.value == "power"
+    whole, without = detector.score([text, "She wants , and the rest is silence."])
+    expected = (whole - without)[SYSTEM.index("power")]
+    assert mark.weight == pytest.approx(expected) and mark.weight > 0.1
+
+
+class Counting:
+    """Scores nothing, counts what it was asked."""
+
+    name = "counting"
+    system = SYSTEM
+
+    def __init__(self, remote):
+        self.remote, self.texts = remote, 0
+
+    def score(self, texts, prompts=None):
+        self.texts += len(texts)
+        return np.zeros((len(texts), len(SYSTEM)))
+
+
+def test_marking_many_answers_stays_cheap_and_asks_no_server():
+    for remote in (False, True):
+        detector = Counting(remote)
+        assert isinstance(detector, Detector)
+        battery = TextBattery(load_corpus("valuetexts"), detector)
+        answers = {f"m{i}": "word " * 500 for i in range(20)}
+        (found,) = marked([sample(**answers)], battery)
+        assert not any(found.marks.values())
+        assert detector.texts <= (0 if remote else MOST_TEXTS + 2 * len(answers))
+
+
+def test_a_battery_that_cannot_say_leaves_the_samples_as_they_are():
+    before = [sample(none="It is.")]
+    assert marked(before, BATTERY) == before

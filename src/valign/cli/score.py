@@ -96,13 +96,16 @@ def _batches(texts: Iterator[str], size: int) -> Iterator[list[str]]:
 
 def _reasons(judge: Detector, text: str, scores: dict[str, float]) -> dict[str, dict[str, float]]:
     """The words that moved the strongest values most: value -> word -> effect on the score."""
-    from valign.detect.attribute import attribute
+    from valign.detect.attribute import occlude
 
+    spans, effects = occlude(judge, text)
     strongest = sorted(scores, key=lambda name: -abs(scores[name]))[:_EXPLAINED]
     found = {}
     for name in strongest:
-        effects = sorted(attribute(judge, text, name), key=lambda e: -abs(e.effect))[:_WORDS]
-        found[name] = {e.word: round(e.effect, 4) for e in effects if e.effect}
+        column = effects[:, judge.system.index(name)]
+        told = [(text[start:end], float(e)) for (start, end), e in zip(spans, column, strict=True)]
+        told = sorted(told, key=lambda pair: -abs(pair[1]))[:_WORDS]
+        found[name] = {word: round(effect, 4) for word, effect in told if effect}
     return found
 
 

@@ -210,7 +210,9 @@ def _judged(
 
 def _plain(column: np.ndarray) -> list[Any]:
     """Rows as JSON has them: NaN as null."""
-    return np.where(np.isnan(column), None, column.astype(object)).tolist()
+    found = column.astype(object)
+    found[np.isnan(column)] = None
+    return found.tolist()
 
 
 def _write(path: Path, body: dict[str, Any]) -> None:

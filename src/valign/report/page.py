@@ -16,6 +16,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from valign.report import choice, circle, figures, table, words
+from valign.report.marks import coloured
 from valign.study.results import Block, Measured, Results, Row, SystemInfo
 
 TEMPLATES = Environment(
@@ -84,6 +85,10 @@ def _page(results: Results, rows: Iterable[Row]) -> str:
         sample_targets=list(dict.fromkeys(s.target for s in samples)),
         receipts={b.label: b for b in steered if any(t.receipt for t in b.targets)},
         picked="" if results.samples else "Prompts are the first of each target in id order.",
+        marked=any(sample.marks.get(label) for sample in samples for label in sample.answers),
+        coloured=lambda sample, label: coloured(
+            sample.answers[label], sample.marks.get(label, []), sample.target, results.system
+        ),
         costs=[b for b in results.blocks if b.cost],
         group_spans=group_spans,
         shown_scores=_shown_scores,

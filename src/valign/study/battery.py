@@ -6,9 +6,10 @@ and whatever methods are fitted on (that is the corpus, which the battery never 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,7 +17,14 @@ from valign.corpora.types import Corpus
 from valign.detect.types import Detector
 from valign.lm.render import Prompt
 from valign.measure.fluency import repetition_rate
+from valign.study.results import Mark
 from valign.values import ValignError, ValueSystem
+
+LEAST_WEIGHT = 0.1
+"""The smallest effect on a score that is marked (ours): below it trained detectors answer to nearly
+every word."""
+MOST_TEXTS = 1000
+"""Texts scored to mark the answers of one page: about half a minute of one core."""
 
 
 class BatteryError(ValignError, ValueError):
@@ -94,6 +102,15 @@ class Battery(Protocol):
         ...
 
 
+@runtime_checkable
+class Explains(Protocol):
+    """A battery whose judge can say what in an answer it went by."""
+
+    def marks(self, prompts: Sequence[str], answers: Sequence[str]) -> list[list[Mark]]:
+        """Pieces of each answer that moved the judge, left to right, none over another."""
+        ...
+
+
 class TextBattery:
     """Real prompts from a corpus, read by a detector.
 
@@ -154,6 +171,29 @@ class TextBattery:
             )
             for row, answer in zip(scores, answers, strict=True)
         ]
+
+    def marks(self, prompts: Sequence[str], answers: Sequence[str]) -> list[list[Mark]]:
+        """Words without which the score of a value falls or rises by `LEAST_WEIGHT` or more.
+
+        Each word is given to the value it moves most. Where there are many words, several are left
+        out at a time, so that no more than about `MOST_TEXTS` texts are scored in all; a detector
+        that asks a server is not asked at all.
+        """
+        from valign.detect.attribute import occlude
+
+        if getattr(self._detector, "remote", False):
+            return [[] for _ in answers]
+        size = math.ceil(sum(len(answer.split()) for answer in answers) / MOST_TEXTS) or 1
+        found: list[list[Mark]] = []
+        for prompt, answer in zip(prompts, answers, strict=True):
+            spans, effects = occlude(self._detector, answer, prompt=prompt, size=size)
+            found.append([])
+            for (start, end), row in zip(spans, effects, strict=True):
+                v = int(np.abs(row).argmax())
+                if abs(row[v]) >= LEAST_WEIGHT:
+                    value, weight = self.system.names[v], float(row[v])
+                    found[-1].append(Mark(start=start, end=end, value=value, weight=weight))
+        return found
 
     def natural(self, seed: int) -> np.ndarray | None:
         return None

@@ -22,7 +22,7 @@ from valign.measure.fluency import distinct_rate, perplexity, repetition_rate
 from valign.measure.rate import rate
 from valign.methods import method_class
 from valign.study.answers import Answers
-from valign.study.battery import Battery
+from valign.study.battery import Battery, Explains
 from valign.study.plan import MethodChoice, Plan
 from valign.study.results import (
     Block,
@@ -32,6 +32,7 @@ from valign.study.results import (
     Dose,
     DoseCurve,
     DosePoint,
+    Mark,
     Measured,
     Metrics,
     ModelInfo,
@@ -234,7 +235,7 @@ class Collector:
     def samples(self) -> list[Sample]:
         """Answers side by side: for each target the first prompts, at the middle dose."""
         dose = self.plan.doses[len(self.plan.doses) // 2]
-        found = []
+        found: list[Sample] = []
         for number, target in enumerate(self.targets):
             if len(found) >= max(_SAMPLES, len(self.targets)):
                 break
@@ -257,6 +258,22 @@ class Collector:
                     )
                 )
         return found
+
+
+def marked(samples: Sequence[Sample], battery: Battery) -> list[Sample]:
+    """Samples with the pieces that moved the judge, where it can say."""
+    if not isinstance(battery, Explains):
+        return list(samples)
+    places = [(k, label) for k, sample in enumerate(samples) for label in sample.answers]
+    found = battery.marks(
+        [samples[k].prompt for k, _ in places], [samples[k].answers[label] for k, label in places]
+    )
+    marks: list[dict[str, list[Mark]]] = [{} for _ in samples]
+    for (k, label), own in zip(places, found, strict=True):
+        marks[k][label] = own
+    return [
+        Sample(**{**dict(sample), "marks": own}) for sample, own in zip(samples, marks, strict=True)
+    ]
 
 
 class Finished(Protocol):
@@ -331,7 +348,7 @@ def collect(bench: Finished, *, command: str, title: str = "") -> Results:
         prompts=battery.name,
         blocks=blocks,
         curves=_curves(blocks) if len(plan.doses) > 1 else [],
-        samples=collector.samples(),
+        samples=marked(collector.samples(), battery),
     )
 
 

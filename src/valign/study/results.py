@@ -260,12 +260,29 @@ class DoseCurve(_Model):
     points: list[DosePoint]
 
 
+class Mark(_Model):
+    """A piece of an answer that made the judge say so.
+
+    Attributes:
+        start, end: where it stands, in characters (Unicode code points) of the answer.
+        value: the value whose score it moved.
+        weight: by how much, in units of the score; below 0 where it lowers the score.
+    """
+
+    start: int = Field(ge=0)
+    end: int
+    value: str
+    weight: float = Field(allow_inf_nan=False)
+
+
 class Sample(_Model):
     """Answers to one prompt side by side.
 
     Attributes:
         answers: block label -> answer; `none` is the unsteered model.
         scores: block label -> value -> score by the judge.
+        marks: block label -> pieces of the answer that moved the judge, left to right, none over
+            another; empty where the judge cannot say.
     """
 
     prompt_id: str
@@ -273,6 +290,20 @@ class Sample(_Model):
     target: str
     answers: dict[str, str]
     scores: dict[str, dict[str, Number]] = {}
+    marks: dict[str, list[Mark]] = {}
+
+    @model_validator(mode="after")
+    def _marks_fit(self) -> Sample:
+        for label, marks in self.marks.items():
+            at = 0
+            for mark in marks:
+                if not at <= mark.start < mark.end <= len(self.answers.get(label, "")):
+                    raise ValueError(
+                        f"sample {self.prompt_id}: the mark {mark.start}-{mark.end} does not fit "
+                        f"the answer of {label}, or overlaps with the one before"
+                    )
+                at = mark.end
+        return self
 
 
 class Results(_Model):

@@ -8,6 +8,7 @@ aspects.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -16,6 +17,7 @@ import numpy as np
 from valign.corpora.types import Corpus
 from valign.lm.render import Prompt
 from valign.study.battery import Ask, Judgement
+from valign.study.results import Mark
 from valign.values import ValueSystem, load_system
 from valign.world import Item, World
 from valign.world.corpus import PAIRS, PROMPTS, world_corpus
@@ -73,6 +75,18 @@ class WorldBattery:
                 )
             )
         return found
+
+    def marks(self, prompts: Sequence[str], answers: Sequence[str]) -> list[list[Mark]]:
+        """The sentences counted; weights of a value's sentences sum to its score."""
+        return [self._counted(answer) for answer in answers]
+
+    def _counted(self, answer: str) -> list[Mark]:
+        spans = self._judge.spans(answer)
+        times = Counter(value for _, _, value, _ in spans)
+        return [
+            Mark(start=start, end=end, value=self.system.names[v], weight=score / times[v])
+            for start, end, v, score in spans
+        ]
 
     def natural(self, seed: int) -> np.ndarray:
         """Signed presence in 4,000 of the generator's own answers."""

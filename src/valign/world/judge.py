@@ -228,6 +228,22 @@ class WorldJudge:
             careful="careful" in roles,
         )
 
+    def spans(self, answer: str) -> list[tuple[int, int, int, float]]:
+        """The sentences that `Reading.scores` counts: (start, end, value's number, signed score).
+
+        A value's score is the mean over its sentences.
+        """
+        found = []
+        for match in _SENTENCE.finditer(answer):
+            sentence = match.group().strip()
+            hit = sentence_table().get(sentence)
+            if hit is not None:
+                phrase, intensity = hit
+                start = match.end() - len(match.group().lstrip())
+                score = phrase.sign * intensity / 3
+                found.append((start, start + len(sentence), phrase.value, score))
+        return found
+
     def read_all(
         self, about: Sequence[Item | Truth | Mapping[str, str] | str], answers: Sequence[str]
     ) -> list[Reading]:

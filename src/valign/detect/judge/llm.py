@@ -95,6 +95,9 @@ class LLMJudge:
             `{"response_format": {"type": "json_object"}}`.
     """
 
+    remote = True
+    """Every text is a request: nothing scores texts by the hundred only to explain itself."""
+
     def __init__(
         self,
         base_url: str,
