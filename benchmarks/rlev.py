@@ -33,7 +33,7 @@ from valign.values import Profile, load_system
 from valign.world import reference_path
 
 HERE = Path(__file__).parent
-WEIGHTINGS = ("value", "none", "uniform", "shuffled")
+WEIGHTINGS = ("value", "none", "shuffled", "uniform")
 DRAWS = 2
 """Sampled answers a question, at the training's temperature."""
 Answers = dict[str, list[list[float]]]

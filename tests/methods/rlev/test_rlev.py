@@ -107,7 +107,11 @@ def test_a_fit_is_a_control_that_acts_and_an_exam_of_other_questions(tmp_path):
     lm = tiny_lm()
     asked = [Question(f"w{i} ?", "the", 0.1) for i in range(4)]
     before = generate(lm, ["I can"], max_new_tokens=6).texts
+    weights = {k: v.clone() for k, v in lm.model.state_dict().items()}
+    asking = [p.requires_grad for p in lm.model.parameters()]
     fitted = fit(lm, QUESTIONS, asked, tmp_path, Settings(**SMALL), verifier=lambda t, q: "w" in t)
+    assert all((weights[k] == v).all() for k, v in lm.model.state_dict().items())
+    assert [p.requires_grad for p in lm.model.parameters()] == asking
     fitted.control.save(tmp_path / "c")
     control = load(tmp_path / "c")
     assert control.provenance["questions"] == {"taught": 2, "judged": 4}

@@ -192,7 +192,7 @@ def _run(
     place, part = folder / f"{label}-{key}", folder / f"{label}-{key}.part"
     part.mkdir(parents=True, exist_ok=True)
     report(label, 0, 1)
-    with _own_randomness(), _copied(lm) as model, warnings.catch_warnings():
+    with _own_randomness(), copied(lm) as model, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = ValueTrainer(
             model,
@@ -250,8 +250,11 @@ def _newest(part: Path) -> str | None:
 
 
 @contextmanager
-def _copied(lm: HostModel) -> Iterator[torch.nn.Module]:
-    """The model's modules anew over the same weights: adapters and patches stay in the copy."""
+def copied(lm: HostModel) -> Iterator[torch.nn.Module]:
+    """The model's modules anew over the same weights: adapters and patches stay in the copy.
+
+    The weights themselves must not be trained or moved; whether they ask for gradients is put back.
+    """
     model = lm.model
     shared = {id(t): t for t in [*model.parameters(), *model.buffers()]}
     asked = [(p, p.requires_grad) for p in model.parameters()]

@@ -9,6 +9,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import astuple
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,6 +47,7 @@ def train(
         FitError: no questions, or TRL is not installed.
         MethodSettingError: a batch that does not hold whole groups, or values outside [0, 1].
     """
+    from valign.methods.mva.training import copied
     from valign.methods.visa.training import last_whole_checkpoint
 
     settings = settings or Settings()
@@ -55,10 +57,12 @@ def train(
     if (done / "config.json").is_file() or (done / "adapter_config.json").is_file():
         return done
     place.mkdir(parents=True, exist_ok=True)
-    trainer = _trainer(lm, questions, place, settings, verifier)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(place))
-    unfinished = place / f"{done.name}.part"
-    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(unfinished)
+    # An adapter leaves the weights alone, so its base shares them; training them needs a copy.
+    with copied(lm) if settings.lora_rank else nullcontext(_trainable(lm)) as model:
+        trainer = _trainer(lm, model, questions, place, settings, verifier)
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(place))
+        unfinished = place / f"{done.name}.part"
+        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(unfinished)
     lm.tokenizer.save_pretrained(unfinished)
     unfinished.rename(done)
     return done
@@ -89,8 +93,13 @@ def _key(
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _trainable(lm: HostModel) -> torch.nn.Module:
+    return copy.deepcopy(lm.model).float().requires_grad_(True)
+
+
 def _trainer(
     lm: HostModel,
+    model: torch.nn.Module,
     questions: Sequence[Question],
     folder: Path,
     settings: Settings,
@@ -119,7 +128,7 @@ def _trainer(
             s * verifier(text, questions[n]) for text, n, s in zip(said, number, scale, strict=True)
         ]
 
-    cpu = not torch.cuda.is_available()
+    cpu = lm.device.type == "cpu"
     shared: dict[str, Any] = dict(
         output_dir=str(folder),
         max_steps=settings.steps,
@@ -134,13 +143,13 @@ def _trainer(
         report_to="none",
         seed=settings.seed,
         use_cpu=cpu,
-        bf16=not cpu,
+        bf16=lm.dtype is torch.bfloat16,
+        fp16=lm.dtype is torch.float16,
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
     given: dict[str, Any] = dict(
-        # A copy: the caller's model stays what it is.
-        model=copy.deepcopy(lm.model).float().requires_grad_(True),
+        model=model,
         train_dataset=Dataset.from_list(rows),
         processing_class=copy.deepcopy(lm.tokenizer),
         reward_funcs=reward,
@@ -155,6 +164,7 @@ def _trainer(
             target_modules="all-linear",
             task_type="CAUSAL_LM",
         )
+    trainer: Any
     if settings.estimator == "rloo":
         trainer = RLOOTrainer(args=RLOOConfig(normalize_advantages=False, **shared), **given)
     else:
