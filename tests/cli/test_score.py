@@ -2,6 +2,9 @@
 
 import io
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -122,3 +125,37 @@ def test_word_lists_over_other_values_are_refused(refused, tmp_path):
     path.write_text('{"calm": ["quiet"]}')
     said = refused("score", "--detector", path, "x")
     assert "schwartz10" in said and "calm" in said
+
+
+PEAK = """
+import sys
+from valign.cli import app
+app(sys.argv[1:], standalone_mode=False)
+(peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(peak, file=sys.stderr)
+"""
+"""Not `ru_maxrss`, which a process inherits from the one that started it."""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs /proc")
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    running = []
+    for n in (20_000, 200_000):
+        path, told = tmp_path / f"{n}.txt", tmp_path / f"{n}.jsonl"
+        with path.open("w") as file:
+            file.writelines(f"line {i}: power and care\n" for i in range(n))
+        with told.open("w") as out:
+            running.append(subprocess.Popen(
+                [sys.executable, "-c", PEAK, "score", "--detector", "wordlist", "--file", str(path),
+                 "--json"],
+                stdout=out, stderr=subprocess.PIPE, text=True,
+            ))  # fmt: skip
+    kib = []
+    for process, n in zip(running, (20_000, 200_000), strict=True):
+        said = process.communicate(timeout=300)[1]
+        assert process.returncode == 0, said
+        with (tmp_path / f"{n}.jsonl").open() as lines:
+            assert sum(1 for _ in lines) == n
+        kib.append(int(said.split()[-1]))
+    # The lines that the larger file has more would take 15 MiB and more if they were kept.
+    assert kib[1] < kib[0] + 4 * 1024
