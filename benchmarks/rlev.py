@@ -4,9 +4,10 @@
 
 An adapter is trained by RLOO or GRPO (rewards not scaled within groups) on notes of the world's
 training scenarios, with the value, its two controls, or correctness alone, and answers held-out
-questions greedily and by sampling. Right is what the world's exact parser takes for a whole note.
-Writes `rlev.md` and `rlev.json` beside this file after every training; finished trainings and
-answers lie in WORK and are read, an unfinished training goes on from its last checkpoint.
+questions greedily; beside that stands the probability of a right note. Right is a rule of wording,
+or with `--exam facts` the facts (`valign.methods.rlev.notes` has both). Writes `rlev.md` and
+`rlev.json` beside this file after every training; finished trainings and answers lie in WORK and
+are read, an unfinished training goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ import transformers
 import trl
 
 from valign.control import Control, WeightsControl, from_peft
-from valign.lm import HostModel, generate
+from valign.lm import HostModel, generate, token_logprobs
 from valign.measure.bootstrap import Resampling, weighted_mean
+from valign.measure.estimate import Estimate
 from valign.measure.exam import exam
 from valign.methods.rlev import Settings, train
 from valign.methods.rlev.notes import CHEAP, DEAR, Notes
@@ -34,29 +36,39 @@ from valign.world import reference_path
 
 HERE = Path(__file__).parent
 WEIGHTINGS = ("value", "none", "shuffled", "uniform")
-DRAWS = 2
-"""Sampled answers a question, at the training's temperature."""
-Answers = dict[str, list[list[float]]]
-"""`right` and `tokens`, each 1 + DRAWS lists over the judged questions; the first is greedy."""
+RIGHT = {
+    "wording": "Right is a note that begins with Reminder where it is dear, with Note elsewhere; "
+    "only the beginning is generated.",
+    "facts": "Right are all five facts, by the world's exact parser.",
+}
+Answers = dict[str, list[float]]
+"""Over the judged questions: `right` and `tokens` of the greedy answer, and `likely`."""
 
 
 def answers(lm: HostModel, notes: Notes, control: Control | None, longest: int) -> Answers:
-    found: Answers = {"right": [], "tokens": []}
-    prompts = [q.prompt for q in notes.judged]
-    for draw in range(1 + DRAWS):
-        said = generate(
-            lm, prompts, control, max_new_tokens=longest, temperature=float(draw > 0), seed=draw
-        )
-        right = [notes.right(t, q) for t, q in zip(said.texts, notes.judged, strict=True)]
-        found["right"].append(list(map(float, right)))
-        found["tokens"].append([float(len(row)) for row in said.token_ids])
-    return found
+    """Greedy answers, and the probability of a right one.
+
+    That is what a sampled answer scores on average, without the luck of sampling.
+    """
+    said = generate(lm, [q.prompt for q in notes.judged], control, max_new_tokens=longest)
+    right = [notes.right(t, q) for t, q in zip(said.texts, notes.judged, strict=True)]
+    rows = [(k, q.prompt, w) for k, q in enumerate(notes.judged) for w in notes.right_starts(q)]
+    found = token_logprobs(lm, [p for _, p, _ in rows], [w for *_, w in rows], control)
+    likely = np.zeros(len(notes.judged))
+    for (k, *_), logs in zip(rows, found, strict=True):
+        likely[k] += float(logs.sum().exp())
+    return {
+        "right": list(map(float, right)),
+        "tokens": [float(len(row)) for row in said.token_ids],
+        "likely": likely.tolist(),
+    }
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--work", type=Path, required=True)
-    options.add_argument("--steps", type=int, default=16)
+    options.add_argument("--exam", choices=("wording", "facts"), default="wording")
+    options.add_argument("--steps", type=int, default=12)
     options.add_argument("--batch", type=int, default=32)
     options.add_argument("--generations", type=int, default=4)
     options.add_argument("--questions", type=int, default=240)
@@ -68,22 +80,24 @@ def main() -> None:
     torch.set_num_threads(1)
     asked.work.mkdir(parents=True, exist_ok=True)
     lm = HostModel.load(str(reference_path()))
+    longest = 4 if asked.exam == "wording" else 32
     found: dict[str, Answers] = {}
 
     def sat(name: str, notes: Notes, control: Control | None) -> None:
         file = asked.work / f"{name}.json"
         if not file.is_file():
             part = file.with_suffix(".part")
-            part.write_text(json.dumps(answers(lm, notes, control, 32)))
+            part.write_text(json.dumps(answers(lm, notes, control, longest)))
             part.replace(file)
         found[name] = json.loads(file.read_text())
 
-    sat("untrained", Notes(0, asked.judged), None)
+    sat("untrained", Notes(0, asked.judged, asked=asked.exam), None)
     for estimator, seed, weighting in product(asked.estimators, range(asked.seeds), WEIGHTINGS):
-        notes, name = Notes(asked.questions, asked.judged, seed=seed), f"{estimator}-{weighting}"
+        notes = Notes(asked.questions, asked.judged, asked=asked.exam, seed=seed)
+        name = f"{estimator}-{weighting}"
         settings = Settings(
             estimator=estimator, weighting=weighting, steps=asked.steps, batch=asked.batch,
-            generations=asked.generations, max_new_tokens=32, rate=asked.rate, seed=seed,
+            generations=asked.generations, max_new_tokens=longest, rate=asked.rate, seed=seed,
             save_every=4,
         )  # fmt: skip
         began = time.process_time()
@@ -103,15 +117,6 @@ def main() -> None:
 FIGURES = ("Acc", "H-Acc", "dear", "cheap")
 
 
-def figures(
-    runs: list[Answers], values: np.ndarray, draws: slice
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Right, values and tokens of all runs' answers, each (questions,): means over runs, draws."""
-    right = np.mean([run["right"][draws] for run in runs], axis=(0, 1))
-    tokens = np.mean([run["tokens"][draws] for run in runs], axis=(0, 1))
-    return right, values, tokens
-
-
 def write(found: dict[str, Answers], values: np.ndarray, asked: argparse.Namespace) -> None:
     """The tables: means over seeds, resampled over questions, and differences to `value`."""
     draws = Resampling.of(len(values), seed=0)
@@ -123,27 +128,26 @@ def write(found: dict[str, Answers], values: np.ndarray, asked: argparse.Namespa
         "# RLEV on the reference model", "", f"`{_command(asked)}`", "",
         f"{asked.steps} steps of {asked.batch} answers (groups of {asked.generations}) on "
         f"{asked.questions} questions for a note, LoRA of rank 16, rate {asked.rate:g}. Notes for "
-        f"Friday to Sunday are worth {DEAR}, others {CHEAP}: s(x) is 2 and 1.1. {len(values)} held-"
-        "out questions, exact parser; means over the seeds that are done, 95 % bootstrap intervals "
-        "over questions, which do not cover the training's luck. "
+        f"Friday to Sunday are worth {DEAR}, others {CHEAP}: s(x) is 2 and 1.1. "
+        f"{RIGHT[asked.exam]} {len(values)} held-out questions, {(values > CHEAP).mean():.0%} of "
+        "them dear; means over the seeds that are done, 95 % bootstrap intervals over questions, "
+        "which do not cover the training's luck. `uniform` differs from `none` by a factor that "
+        "Adam takes out again. "
         f"Python {platform.python_version()}, torch {torch.__version__}, trl {trl.__version__}, "
         f"transformers {transformers.__version__}.",
     ]  # fmt: skip
-    for title, part in (("Greedy", slice(0, 1)), (f"Sampled, {DRAWS} a question", slice(1, None))):
+    for title, kind in (("Greedy answers", "right"), ("Probability of a right note", "likely")):
         lines += ["", f"## {title}", "",
                   "| training | seeds | Acc | H-Acc | dear | cheap | tokens | density |",
                   "| --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
         for arm, runs in arms.items():
-            right, worth, tokens = figures(runs, values, part)
-            sat = exam(right, worth, tokens, draws)
-            dear = worth > CHEAP
-            both = {
-                name: draws.estimate(lambda w, m=m, r=right: weighted_mean(w[:, m], r[m]))
-                for name, m in (("dear", dear), ("cheap", ~dear))
-            }
-            row = {"Acc": sat.accuracy, "H-Acc": sat.value_accuracy, **both,
-                   "tokens": sat.length, "density": sat.density}  # fmt: skip
+            right = np.mean([run[kind] for run in runs], axis=0)
+            tokens = np.mean([run["tokens"] for run in runs], axis=0)
+            sat = exam(right, values, tokens, draws)
+            row = {k: _figure(right, values, k, draws) for k in FIGURES}
+            row |= {"tokens": sat.length, "density": sat.density} if kind == "right" else {}
             cells = [f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in row.values()]
+            cells += [""] * (6 - len(cells))
             lines.append(f"| {arm} | {len(runs)} | {' | '.join(cells)} |")
             kept[f"{title}: {arm}"] = {k: vars(e) for k, e in row.items()}
         lines += ["", "`value` minus another, same seeds and questions:", "",
@@ -151,44 +155,33 @@ def write(found: dict[str, Answers], values: np.ndarray, asked: argparse.Namespa
                   "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
         for arm, runs in arms.items():
             estimator, _, weighting = arm.partition("-")
-            paired = min(len(runs), len(arms.get(f"{estimator}-value", [])))
-            if weighting in ("", "value") or not paired:
+            mine = arms.get(f"{estimator}-value", [])
+            if weighting in ("", "value") or not mine:
                 continue
-            mine = arms[f"{estimator}-value"]
-            gap = {
-                k: _gap(figures(mine[:paired], values, part)[0]
-                        - figures(runs[:paired], values, part)[0], values, k, draws)
-                for k in FIGURES
-            }  # fmt: skip
-            single = [
-                _gap(figures([a], values, part)[0] - figures([b], values, part)[0], values, "H-Acc",
-                     draws).value
-                for a, b in zip(mine, runs, strict=False)
-            ]  # fmt: skip
+            gaps = [np.subtract(a[kind], b[kind]) for a, b in zip(mine, runs, strict=False)]
+            gap = {k: _figure(np.mean(gaps, axis=0), values, k, draws) for k in FIGURES}
             cells = [f"{e.value:+.3f} [{e.low:+.3f}, {e.high:+.3f}]" for e in gap.values()]
-            lines.append(
-                f"| {estimator}: value - {weighting} | {' | '.join(cells)} | "
-                f"{', '.join(f'{x:+.3f}' for x in single)} |"
-            )
-            kept[f"{title}: {estimator}, value - {weighting}"] = {
-                k: vars(e) for k, e in gap.items()
-            }
+            single = [f"{_figure(g, values, 'H-Acc', draws).value:+.3f}" for g in gaps]
+            what = f"{estimator}: value - {weighting}"
+            lines.append(f"| {what} | {' | '.join(cells)} | {', '.join(single)} |")
+            kept[f"{title}: {what}"] = {k: vars(e) for k, e in gap.items()}
     (HERE / "rlev.md").write_text("\n".join(lines) + "\n")
     (HERE / "rlev.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
-def _gap(gap: np.ndarray, values: np.ndarray, figure: str, draws: Resampling):
-    """A difference of right answers, by one of `FIGURES`."""
-    if figure == "H-Acc":
-        return draws.estimate(lambda w: (w @ (gap * values)) / (w @ values))
+def _figure(right: np.ndarray, values: np.ndarray, name: str, draws: Resampling) -> Estimate:
+    """One of `FIGURES` of answers that are right, likely right, or more so than others, (n,)."""
+    if name == "H-Acc":
+        return draws.estimate(lambda w: (w @ (right * values)) / (w @ values))
     dear = values > CHEAP
-    m = {"Acc": np.ones_like(dear), "dear": dear, "cheap": ~dear}[figure]
-    return draws.estimate(lambda w: weighted_mean(w[:, m], gap[m]))
+    m = {"Acc": np.ones_like(dear), "dear": dear, "cheap": ~dear}[name]
+    return draws.estimate(lambda w: weighted_mean(w[:, m], right[m]))
 
 
 def _command(asked: argparse.Namespace) -> str:
     return (
-        f"OMP_NUM_THREADS=1 python benchmarks/rlev.py --work WORK --steps {asked.steps} "
+        f"OMP_NUM_THREADS=1 python benchmarks/rlev.py --work WORK --exam {asked.exam} "
+        f"--steps {asked.steps} "
         f"--batch {asked.batch} --generations {asked.generations} --questions {asked.questions} "
         f"--judged {asked.judged} --seeds {asked.seeds} --rate {asked.rate:g} "
         f"--estimators {' '.join(asked.estimators)}"

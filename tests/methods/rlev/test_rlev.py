@@ -150,13 +150,20 @@ def test_a_file_of_questions_and_its_split(tmp_path):
         split(questions[:1], 0.5)
 
 
-def test_the_worlds_exam_takes_its_own_answers_and_no_wrong_day():
-    exam = Notes(5, 7)
+@pytest.mark.parametrize("asked", ["wording", "facts"])
+def test_the_worlds_exam_takes_its_own_answers(asked):
+    exam = Notes(5, 7, asked=asked)
     assert (len(exam.taught), len(exam.judged)) == (5, 7)
     assert not {q.prompt for q in exam.taught} & {q.prompt for q in exam.judged}
     for q in (*exam.taught, *exam.judged):
         assert exam.right(q.answer, q)
         day = next(d for d in DAYS if d in q.answer)
-        wrong = DAYS[(DAYS.index(day) + 1) % 7]
-        assert not exam.right(q.answer.replace(day, wrong), q)
         assert q.value == (0.1 if day in ("Friday", "Saturday", "Sunday") else 0.01)
+        if asked == "facts":
+            wrong = DAYS[(DAYS.index(day) + 1) % 7]
+            assert not exam.right(q.answer.replace(day, wrong), q)
+            assert q.answer in exam.right_starts(q)
+        else:
+            other = "Note" if q.value == 0.1 else "Reminder"
+            assert not exam.right(f" {other} for it.", q) and not exam.right("", q)
+            assert q.answer.startswith(exam.right_starts(q)[0])
