@@ -6,12 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 VENV_VLLM := .venv-vllm
 ARGS ?=
+LLAMACPP ?= -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
+	-DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_CURL=OFF -DGGML_OPENMP=OFF
 
 # The typed surface: what users import and what methods are written against.
 TYPED := src/valign/values src/valign/corpora src/valign/control \
 	src/valign/detect/types.py src/valign/measure/estimate.py
 
-.PHONY: demo test test-vllm lint clean
+.PHONY: demo test test-vllm test-llamacpp lint clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/valign demo --out runs/demo
@@ -23,6 +25,12 @@ test: $(VENV)/test.stamp
 test-vllm: $(VENV_VLLM)/stamp
 	$(VENV_VLLM)/bin/valign serve --doctor
 	OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/python -m pytest tests/deploy/vllm_plugin --timeout 1600 $(ARGS)
+
+# The GGUF vector in llama.cpp itself. Its Python package builds from source, which takes a compiler
+# and up to half an hour, so neither `make test` nor an extra of the package asks for it.
+test-llamacpp: $(VENV)/test.stamp
+	CMAKE_ARGS="$(LLAMACPP)" $(BIN)/python -m pip install --quiet -c constraints.txt llama-cpp-python
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/deploy/test_llamacpp.py -s $(ARGS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from valign.cli.console import errors, out
+
+if TYPE_CHECKING:
+    from valign.control import Control
+    from valign.deploy import Certificate
+    from valign.lm import HostModel
 
 
 def register(app: typer.Typer) -> None:
@@ -36,33 +43,20 @@ def export(
     do the same, nothing is written and the exit code is 1; a control the format cannot hold is
     refused with exit code 2.
     """
-    from valign.cli.arguments import default_corpus, load_control, load_model
-    from valign.cli.textfile import read_lines
-    from valign.deploy import CertificateError
-    from valign.deploy import export as write
+    from valign.cli.arguments import load_control, load_model
 
-    prompts = read_lines(file) if file else _held_out(corpus or default_corpus(model))
+    prompts = held_out(file, corpus, model)
     lm = load_model(model, "float32")
-    controls = {_name(path): load_control(path, lm) for path in control}
+    controls = {profile_name(path): load_control(path, lm) for path in control}
     if len(controls) < len(control):
         raise typer.BadParameter("Two controls have the same file name; rename one.")
-    try:
-        made = write(
-            lm, controls, to=to, out=folder, prompts=prompts, everywhere=everywhere, tokens=tokens
-        )
-    except CertificateError as error:
-        errors.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
+    made = write(
+        lm, controls, to=to, out=folder, prompts=prompts, everywhere=everywhere, tokens=tokens
+    )
     if json:
         typer.echo((folder / "certificate.json").read_text("utf-8"), nl=False)
         return
-    out.print(str(folder), markup=False, highlight=False, soft_wrap=True)
-    out.print(
-        f"certificate: {made.positions} positions of {made.prompts} prompts, greedy tokens equal, "
-        f"logits within {made.max_logit_difference:.1e} (the control moves them by up to "
-        f"{made.effect:.2g})",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    say_certificate(made, folder)
     if made.widened:
         errors.print(
             f"Widened to the whole prompt: up to {made.widened:.2g} logits from the control that "
@@ -71,15 +65,41 @@ def export(
         )  # fmt: skip
 
 
-def _held_out(corpus: str) -> list[str]:
-    """Eight dilemmas and neutral questions of a corpus's test half."""
+def write(lm: HostModel, controls: Mapping[str, Control], **options: Any) -> Certificate:
+    """`valign.deploy.export`; a certificate that does not hold ends the program with 1."""
+    from valign.deploy import CertificateError, export
+
+    try:
+        return export(lm, controls, **options)
+    except CertificateError as error:
+        errors.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def say_certificate(made: Certificate, folder: Path) -> None:
+    """Where the files are, and how close they came."""
+    out.print(str(folder), markup=False, highlight=False, soft_wrap=True)
+    out.print(
+        f"certificate: {made.positions} positions of {made.prompts} prompts, greedy tokens equal, "
+        f"logits within {made.max_logit_difference:.1e} (the control moves them by up to "
+        f"{made.effect:.2g})",
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def held_out(file: Path | None, corpus: str | None, model: str) -> list[str]:
+    """The lines of a file, or eight dilemmas and neutral questions of a corpus's test half."""
+    from valign.cli.arguments import default_corpus
+    from valign.cli.textfile import read_lines
     from valign.corpora import load_corpus
     from valign.corpora.split import split_corpus
 
-    test = split_corpus(load_corpus(corpus))[1]
+    if file:
+        return read_lines(file)
+    test = split_corpus(load_corpus(corpus or default_corpus(model)))[1]
     return [d.text for d in test.dilemmas[:6]] + [n.prompt for n in test.neutral[:2]]
 
 
-def _name(path: Path) -> str:
+def profile_name(path: Path) -> str:
     """Profile name of a control: its file's name, or its folder's."""
     return path.resolve().name if path.is_dir() else path.stem

@@ -27,7 +27,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from safetensors.torch import save_file
 
 from valign.control.control import Control, EditsControl, TextControl
 from valign.control.edit import Edit, EditKind, Scope, Site
+from valign.control.rewrite import RewriteControl
 from valign.deploy.errors import ExportError
 
 FORMAT = "valign-bundle/1"
@@ -117,8 +118,9 @@ class Bundle:
     """What a bundle file holds.
 
     Attributes:
-        profiles: per slot a mapping: name, slot, kind (edits | text), target, system, method,
-            dose, instruction (text only), gated, control_sha256.
+        profiles: per slot a mapping: name, slot, kind (edits | text | rewrite), target, system,
+            method, dose, instruction (text only), rewrite (template, changes, rewriter,
+            max_new_tokens; rewrite only), gated, control_sha256.
         banks: in the order in which an engine applies them at a site.
         gates: slot -> site -> (weight (width,), bias ()).
         model: name, fingerprint, class, layers, width of the model it was made for.
@@ -170,20 +172,23 @@ def make_bundle(
                 groups.setdefault(key, []).append((slot, edit))
             if control.gate is not None:
                 gates[slot] = _gate(control)
-        elif not isinstance(control, TextControl):
+        elif not isinstance(control, TextControl | RewriteControl):
             raise ExportError(
-                f"A {control.kind} control cannot be put into a bundle; it takes edits and text."
+                f"A {control.kind} control cannot be put into a bundle; it takes edits, text and "
+                "rewrites."
             )
+        rewrite = _rewrite(control) if isinstance(control, RewriteControl) else None
         profiles.append(
             dict(
                 name=name,
                 slot=slot,
-                kind=control.kind,
+                kind="rewrite" if rewrite else control.kind,
                 target=control.target.named,
                 system=control.target.system.name,
                 method=control.method,
                 dose=control.provenance.get("dose"),
                 instruction=getattr(control, "instruction", None),
+                rewrite=rewrite,
                 gated=slot in gates,
                 control_sha256=sha256[name],
             )
@@ -220,6 +225,19 @@ def _placed(control: EditsControl):
             )
         place = places[edit.site] = places.get(edit.site, -1) + 1
         yield (edit.site, place, edit.kind, edit.scope), edit
+
+
+def _rewrite(control: RewriteControl) -> dict[str, Any]:
+    """What an engine needs to ask for a rewrite; the values in full, a system may be one's own."""
+    from valign.lm.rewriting import listed
+
+    changes = listed(control.target.system, control.target.named, steps=control.steps)
+    return dict(
+        template=control.template,
+        changes=[asdict(change) for change in changes],
+        rewriter=control.rewriter,
+        max_new_tokens=control.max_new_tokens,
+    )
 
 
 def _gate(control: EditsControl) -> dict[Site, tuple[torch.Tensor, torch.Tensor]]:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,18 @@ from typing import Any
 import torch
 
 from valign.control.control import Control, TextControl
+from valign.control.rewrite import RewriteControl
 from valign.deploy.errors import CertificateError, ExportError
 from valign.lm import HostModel, generate
 from valign.lm.render import Prompt
+from valign.lm.rewriting import question, request, rewriter_of
 
 FORMAT = "valign-certificate/1"
 NAME = "certificate.json"
 TOLERANCE = 1e-4
 """Largest difference of two logits in float32 that still counts as the same."""
+SOURCE = 16
+"""Longest answer, in tokens, whose rewrite is compared."""
 
 Runner = Callable[[Prompt, list[int]], torch.Tensor]
 """Takes a prompt and the tokens of an answer; gives the logits (answer tokens + 1, vocabulary)
@@ -137,7 +141,7 @@ def certify(
     agreed = positions = 0
     for control, run in pairs:
         own_effect = 0.0
-        said = generate(lm, prompts, control, max_new_tokens=tokens).token_ids
+        said = _answers(lm, prompts, control, tokens)
         for prompt, answer in zip(prompts, said, strict=True):
             hooked = hooked_logits(lm, prompt, answer, control)
             found = run(prompt, answer).float().cpu()
@@ -198,7 +202,19 @@ def require_comparable(lm: HostModel, prompts: Sequence[Prompt]) -> None:
 def hooked_logits(
     lm: HostModel, prompt: Prompt, answer: Sequence[int], control: Control | None
 ) -> torch.Tensor:
-    """Logits of the model under a control, one row alone; see `Runner`."""
+    """Logits of the model under a control, one row alone; see `Runner`.
+
+    Of a rewrite they are its rewriter's, over the request it is asked with.
+    """
+    if isinstance(control, RewriteControl):
+
+        def ask(source: str, asked: str | None) -> str:
+            return request(
+                control.template, control.target.system, source, control.target.named,
+                prompt=asked, steps=control.steps,
+            )  # fmt: skip
+
+        return rewriting_logits(lm, prompt, answer, ask, rewriter_of(lm, control))
     instruction = control.instruction if isinstance(control, TextControl) else None
     head = lm.encode_prompt(prompt, instruction)
     acting = None if isinstance(control, TextControl) else control
@@ -215,11 +231,38 @@ def answer_logits(
     return model(input_ids=ids, use_cache=False).logits[0, len(head) - 1 :].float().cpu()
 
 
+def rewriting_logits(
+    lm: HostModel,
+    prompt: Prompt,
+    answer: Sequence[int],
+    ask: Callable[[str, str | None], str],
+    rewriter: HostModel,
+) -> torch.Tensor:
+    """Logits with which a rewriter chooses the tokens of a rewrite; see `Runner`.
+
+    Args:
+        ask: the words of the request, from the host's answer and the user's question.
+    """
+    source = generate(lm, [prompt], max_new_tokens=SOURCE).texts[0]
+    own, asked = (rewriter, ask(source, question(prompt))) if source.strip() else (lm, prompt)
+    return answer_logits(own.model, own.encode_prompt(asked), answer, own.device)
+
+
+def _answers(
+    lm: HostModel, prompts: Sequence[Prompt], control: Control, tokens: int
+) -> list[list[int]]:
+    """The greedy answers that are compared."""
+    if isinstance(control, RewriteControl):
+        control = replace(control, max_new_tokens=min(tokens, control.max_new_tokens))
+        tokens = SOURCE
+    return generate(lm, prompts, control, max_new_tokens=tokens).token_ids
+
+
 def distance(
     lm: HostModel, one: Control, other: Control, prompts: Sequence[Prompt], *, tokens: int = 16
 ) -> float:
     """Largest difference of a logit between two controls, along the first one's answers."""
-    said = generate(lm, prompts, one, max_new_tokens=tokens).token_ids
+    said = _answers(lm, prompts, one, tokens)
     return max(
         float((hooked_logits(lm, p, a, one) - hooked_logits(lm, p, a, other)).abs().max())
         for p, a in zip(prompts, said, strict=True)

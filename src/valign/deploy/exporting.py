@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from valign.control.control import Control, EditsControl, TextControl
+from valign.control.rewrite import RewriteControl
 from valign.control.weights import WeightsControl
 from valign.deploy import folded, llamacpp, lora, prompt, vllm
 from valign.deploy.certificate import (
@@ -102,10 +103,15 @@ def export(
             f"{to} holds exactly one control, {len(given)} were given. Only vllm holds several."
         )
     for name, one in given.items():
-        if not isinstance(one, EditsControl | TextControl | WeightsControl):
+        if isinstance(one, RewriteControl) and to != vllm.TO:
             raise ExportError(
-                f"{name} is a {one.kind} control; exports hold edits, text and weights. Use it in "
-                "Python, with valign.generate(lm, prompts, control)."
+                f"{name} rewrites finished answers, which {to} does not hold. Use --to vllm and "
+                "`valign serve`, or valign.generate(lm, prompts, control) in Python."
+            )
+        if not isinstance(one, EditsControl | TextControl | RewriteControl | WeightsControl):
+            raise ExportError(
+                f"{name} is a {one.kind} control; exports hold edits, text, rewrites and weights. "
+                "Use it in Python, with valign.generate(lm, prompts, control)."
             )
         if isinstance(one, WeightsControl) and to not in (folded.TO, lora.TO):
             raise ExportError(

@@ -7,14 +7,18 @@ The check walks the banks of the file itself with per-token coefficients (see
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from valign.control.control import Control, EditsControl
 from valign.control.edit import Site
+from valign.control.rewrite import HOST
 from valign.deploy.bundle import Bundle, make_bundle, read_bundle, save_bundle
-from valign.deploy.certificate import Runner, answer_logits
+from valign.deploy.certificate import Runner, answer_logits, rewriting_logits
+from valign.deploy.vllm_plugin.rewrites import asked
 from valign.lm import HostModel
 from valign.lm.hooks import hooked
 from valign.lm.render import Prompt
@@ -53,6 +57,8 @@ def run(lm: HostModel, folder: Path, name: str) -> Runner:
     """One profile of the bundle, at coefficient 1."""
     bundle = read_bundle(folder)
     slot = bundle.slot(name)
+    if rewrite := bundle.profiles[slot].get("rewrite"):
+        return partial(_rewriting_logits, lm, rewrite)
 
     def logits(prompt: Prompt, answer: list[int]) -> torch.Tensor:
         head = lm.encode_prompt(prompt, bundle.profiles[slot]["instruction"])
@@ -77,6 +83,13 @@ def run(lm: HostModel, folder: Path, name: str) -> Runner:
             return answer_logits(lm.model, head, answer, lm.device)
 
     return logits
+
+
+def _rewriting_logits(
+    lm: HostModel, rewrite: Mapping[str, Any], prompt: Prompt, answer: list[int]
+) -> torch.Tensor:
+    rewriter = lm if rewrite["rewriter"] == HOST else HostModel.load(rewrite["rewriter"])
+    return rewriting_logits(lm, prompt, answer, partial(asked, rewrite), rewriter)
 
 
 def _opens(lm: HostModel, bundle: Bundle, slot: int, head: list[int]) -> bool:

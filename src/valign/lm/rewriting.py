@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, StrictUndefined, Template, TemplateError
+from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from valign.control.rewrite import HOST, RewriteControl
 from valign.lm.errors import ModelLoadError
@@ -58,7 +59,22 @@ def request(
         ModelLoadError: the template cannot be rendered.
         UnknownValueError: a value the system does not hold.
     """
-    listed = [
+    return words(template, source, listed(system, changes, now=now, steps=steps), prompt)
+
+
+def listed(
+    system: ValueSystem,
+    changes: Mapping[str, float],
+    *,
+    now: Mapping[str, float] | None = None,
+    steps: int = 2,
+) -> list[Change]:
+    """The changes as a template goes over them; arguments as in `request`.
+
+    Raises:
+        UnknownValueError: a value the system does not hold.
+    """
+    return [
         Change(
             name=name,
             title=system[name].title.lower(),
@@ -69,8 +85,16 @@ def request(
         )
         for name, score in changes.items()
     ]
+
+
+def words(template: str, source: str, changes: Sequence[Change], prompt: str | None) -> str:
+    """A template filled in.
+
+    Raises:
+        ModelLoadError: the template cannot be rendered.
+    """
     try:
-        text = _compiled(template).render(source=source.strip(), prompt=prompt, changes=listed)
+        text = _compiled(template).render(source=source.strip(), prompt=prompt, changes=changes)
     except TemplateError as error:
         raise ModelLoadError(f"The template of the rewrite cannot be rendered: {error}") from None
     return text.strip()
@@ -78,7 +102,8 @@ def request(
 
 @cache
 def _compiled(template: str) -> Template:
-    return Environment(undefined=StrictUndefined).from_string(template)
+    # Templates come with control files, which may come from anywhere.
+    return ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(template)
 
 
 def rewriter_of(lm: HostModel, control: RewriteControl) -> HostModel:
@@ -130,7 +155,7 @@ def rewrite_rows(
                 controls[p].target.system,
                 said.texts[rows[p]],
                 controls[p].target.named,
-                prompt=_question(prompts[rows[p]]),
+                prompt=question(prompts[rows[p]]),
                 steps=controls[p].steps,
             )
             for p in places
@@ -153,7 +178,7 @@ def rewrite_rows(
     return found
 
 
-def _question(prompt: Prompt) -> str | None:
+def question(prompt: Prompt) -> str | None:
     """What the user asked last; bare tokens hold no question."""
     if isinstance(prompt, Verbatim):
         return None

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.deploy.vllm_plugin.profiles import save_model, write_bundle
@@ -17,6 +21,12 @@ from valign.control import EditsControl
 from valign.lm import HostModel
 
 ROOT = Path(__file__).parents[3]
+
+
+OPTIONS = (
+    "--enforce-eager --dtype float32 --max-model-len 160 --max-num-seqs 32 --block-size 32 "
+    "--kv-cache-memory-bytes 67108864 --max-num-batched-tokens 128"
+).split()
 
 
 @dataclass(frozen=True)
@@ -66,3 +76,46 @@ def run_engine(tmp_path_factory, cache) -> Callable[..., dict]:
         return json.loads((folder / "out.json").read_text())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory, cache) -> Callable[..., Iterator[str]]:
+    """Starts `valign serve MODEL --control ...` as the model `m`; gives its URL."""
+
+    @contextmanager
+    def start(model: Path, *controls: Path, more: tuple[object, ...] = ()) -> Iterator[str]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        log = tmp_path_factory.mktemp("server") / "log"
+        given = [word for control in controls for word in ("--control", str(control))]
+        command = [
+            sys.executable, "-m", "valign", "serve", str(model), *given, "--name", "m",
+            "--port", str(port), "--host", "127.0.0.1", *OPTIONS, *map(str, more),
+        ]  # fmt: skip
+        with log.open("w") as out:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment(cache), stdout=out, stderr=subprocess.STDOUT
+            )
+        url = f"http://127.0.0.1:{port}"
+        try:
+            _wait(url, process, log)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(120)
+
+    return start
+
+
+def _wait(url: str, process: subprocess.Popen, log) -> None:
+    until = time.monotonic() + 700
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            break
+        try:
+            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.5)
+    pytest.fail(f"the server did not start:\n{log.read_text()[-6000:]}")

@@ -1,8 +1,9 @@
 """Runs vLLM's engine on a job, in a process of its own: `python -m ... job.json out.json`.
 
 A job: model, bundle (or None), absent (run as if valign were not installed), options of `LLM`,
-and phases. A phase is a batch of requests {ids | messages, valign, tokens}, and what happens
-before it: "reset" empties the prefix cache, "forget-key" takes the steering out of the block hash.
+adapters (name -> folder), and phases. A phase is a batch of requests {ids | messages, valign,
+adapter, tokens}, and what happens before it: "reset" empties the prefix cache, "forget-key" takes
+the steering out of the block hash.
 """
 
 from __future__ import annotations
@@ -40,13 +41,20 @@ def main(job_file: str, out_file: str) -> None:
             llm.reset_prefix_cache()
         if phase.get("before") == "forget-key":
             _forget_key()
-        phases.append(_run(llm, phase["requests"]))
+        phases.append(_run(llm, phase["requests"], job.get("adapters", {})))
     out = {"phases": phases, "preempted": len(preempted)}
     Path(out_file).write_text(json.dumps(out))
 
 
-def _run(llm: Any, requests: list[dict]) -> list[dict]:
+def _run(llm: Any, requests: list[dict], adapters: dict[str, str]) -> list[dict]:
     from vllm import SamplingParams
+    from vllm.lora.request import LoRARequest
+
+    known = {
+        name: LoRARequest(name, number, folder)
+        for number, (name, folder) in enumerate(adapters.items(), start=1)
+    }
+    worn = [known.get(r.get("adapter")) for r in requests]
 
     settings = [
         SamplingParams(
@@ -56,10 +64,12 @@ def _run(llm: Any, requests: list[dict]) -> list[dict]:
         for r in requests
     ]  # fmt: skip
     if "messages" in requests[0]:
-        outputs = llm.chat([r["messages"] for r in requests], settings, use_tqdm=False)
+        outputs = llm.chat(
+            [r["messages"] for r in requests], settings, use_tqdm=False, lora_request=worn
+        )
     else:
         prompts = [{"prompt_token_ids": r["ids"]} for r in requests]
-        outputs = llm.generate(prompts, settings, use_tqdm=False)
+        outputs = llm.generate(prompts, settings, use_tqdm=False, lora_request=worn)
     return [
         {
             "tokens": list(o.outputs[0].token_ids),

@@ -50,6 +50,7 @@ def configuration(**changes) -> SimpleNamespace:
     config = of(
         speculative_config=None, lora_config=None, quant_config=None, kv_transfer_config=None,
         kv_events_config=None, use_v2_model_runner=False,
+        device_config=of(device_type="cpu"),
         parallel_config=of(
             tensor_parallel_size=1, pipeline_parallel_size=1, data_parallel_size=1,
             decode_context_parallel_size=1, prefill_context_parallel_size=1, use_ubatching=False,
@@ -82,7 +83,7 @@ def configuration(**changes) -> SimpleNamespace:
         ({"compilation_config__pass_config__enable_sp": True}, "sequence parallelism"),
         ({"parallel_config__use_sequence_parallel_moe": True}, "sequence parallelism"),
         ({"parallel_config__use_ubatching": True}, "microbatching"),
-        ({"lora_config": object()}, "LoRA"),
+        ({"lora_config": SimpleNamespace(max_loras=1)}, "--max-loras one more"),
         ({"quant_config": object()}, "quantised weights"),
         ({"kv_transfer_config": object()}, "KV transfer"),
         ({"model_config__runner_type": "pooling"}, "pooling"),
@@ -91,6 +92,7 @@ def configuration(**changes) -> SimpleNamespace:
 )
 def test_untested_modes_are_refused_by_name(change, says):
     untested.refuse_untested(configuration())
+    untested.refuse_untested(configuration(lora_config=SimpleNamespace(max_loras=3)))
     with pytest.raises(StartError, match=says):
         untested.refuse_untested(configuration(**change))
 

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import socket
-import subprocess
-import sys
-import time
 
 import httpx
 import pytest
 
-from tests.deploy.vllm_plugin.conftest import ROOT, environment
 from tests.deploy.vllm_plugin.fuzz import bodies
 from tests.deploy.vllm_plugin.profiles import MIXES, alone, some_prompts
 
@@ -21,47 +16,12 @@ pytestmark = [
     pytest.mark.skipif(not importlib.util.find_spec("vllm"), reason="vLLM is not installed"),
 ]
 
-OPTIONS = (
-    "--enforce-eager --dtype float32 --max-model-len 160 --max-num-seqs 32 --block-size 32 "
-    "--kv-cache-memory-bytes 67108864 --max-num-batched-tokens 128"
-).split()
-
 
 @pytest.fixture(scope="module")
-def server(served, cache, tmp_path_factory):
-    """Base URL of a server with all profiles, and where it logs to."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log"
-    command = [
-        sys.executable, "-m", "valign", "serve", str(served.model), "--control",
-        str(served.bundle), "--name", "m", "--port", str(port), "--host", "127.0.0.1", *OPTIONS,
-    ]  # fmt: skip
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(cache), stdout=out, stderr=subprocess.STDOUT
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait(url, process, log)
+def server(served, start_server):
+    """Base URL of a server with all profiles."""
+    with start_server(served.model, served.bundle) as url:
         yield url
-    finally:
-        process.terminate()
-        process.wait(120)
-
-
-def _wait(url: str, process: subprocess.Popen, log) -> None:
-    until = time.monotonic() + 700
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            break
-        try:
-            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.5)
-    pytest.fail(f"the server did not start:\n{log.read_text()[-6000:]}")
 
 
 def alive(url: str) -> bool:

@@ -13,6 +13,7 @@ bundle made by `valign export --to vllm`. Where it takes hold, one file each:
     canary      proves at start that each bank moves the output
     doctor      which vLLM was tested, and whether its seams look as expected
     profile_models  profiles as model names, for servers started by `valign serve`
+    rewrites    rewrite controls behind such a name: two requests for one
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@
 
 vLLM lists several served names but does not tell the engine which one a request used. This ASGI
 middleware (vLLM's `--middleware`, set by `valign serve`) reads the name and writes the profile
-into the request. An instruction becomes the system message. Beam search is refused under a
-profile, because vLLM drops the request's extra arguments there.
+into the request. An instruction becomes the system message; for rewrites see `rewrites`. Beam
+search is refused under a profile, because vLLM drops the request's extra arguments there. So are
+the other endpoints that take a model's name (`/v1/responses`, `/v1/messages`, ...): they would
+answer plainly in the profile's name.
 """
 
 from __future__ import annotations
@@ -12,9 +14,13 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from valign.deploy.vllm_plugin.request import KEY, Catalog, RequestError
+from valign.deploy.vllm_plugin import rewrites
+from valign.deploy.vllm_plugin.request import KEY, Catalog, Entry, RequestError
+from valign.values.errors import ValignError
 
-_PATHS = ("/chat/completions", "/completions")
+_PATHS = ("/v1/chat/completions", "/v1/completions")
+_NO_ANSWER = ("/tokenize", "/detokenize", "/v1/load_lora_adapter", "/v1/unload_lora_adapter")
+"""Endpoints that take a model's name and answer nobody under it."""
 
 
 class ProfileModels:
@@ -24,31 +30,40 @@ class ProfileModels:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].endswith(
-            _PATHS
-        ):  # fmt: skip
+        if scope["type"] != "http" or scope["method"] != "POST" or not _json(scope):
+            return await self._app(scope, receive, send)
+        path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
+        if path in _NO_ANSWER:
             return await self._app(scope, receive, send)
         body, whole = await _read(receive)
         if not whole:
             return None  # the client hung up
         from valign.deploy.vllm_plugin.active import active_catalog
 
+        catalog, chat = active_catalog(), path == _PATHS[0]
+        request = _object(body)
+        entry = named(request, catalog)
         try:
-            body = rewritten(body, active_catalog(), chat="/chat/" in scope["path"])
-        except RequestError as error:
+            if path not in _PATHS:
+                if entry is not None:
+                    raise RequestError(
+                        f"Profiles are served at {' and '.join(_PATHS)}, not at {path[:60]}. "
+                        f"Ask there for {entry.name!r}, or here for the plain model."
+                    )
+            elif entry is not None and entry.rewrite is not None:
+                rewrites.check(request, entry.name, chat=chat)
+                return await rewrites.answer(self._app, scope, receive, send, request, entry)
+            else:
+                body = rewritten(body, catalog, chat=chat)
+        except ValignError as error:
             return await _refuse(send, str(error))
-        headers = [(k, v) for k, v in scope["headers"] if k != b"content-length"]
-        headers.append((b"content-length", str(len(body)).encode()))
-        given = False
+        return await rewrites.ask(self._app, scope, receive, send, body)
 
-        async def again() -> Any:
-            nonlocal given
-            if given:
-                return await receive()
-            given = True
-            return {"type": "http.request", "body": body, "more_body": False}
 
-        return await self._app({**scope, "headers": headers}, again, send)
+def named(request: dict[str, Any], catalog: Catalog) -> Entry | None:
+    """The profile that a request's model name asks for."""
+    base, _, name = str(request.get("model")).rpartition(":")
+    return catalog.entries.get(name) if base else None
 
 
 def rewritten(body: bytes, catalog: Catalog, *, chat: bool) -> bytes:
@@ -59,28 +74,25 @@ def rewritten(body: bytes, catalog: Catalog, *, chat: bool) -> bytes:
     Raises:
         RequestError: a profile named twice, words where there is no system message, beam search.
     """
-    try:
-        request = json.loads(body)
-    except (ValueError, RecursionError):
-        return body
-    if not isinstance(request, dict):
+    request = _object(body)
+    if not request:
         return body
     extra = request.get("vllm_xargs")
     steered = isinstance(extra, dict) and KEY in extra
-    base, _, name = str(request.get("model")).rpartition(":")
-    entry = catalog.entries.get(name) if base else None
+    entry = named(request, catalog)
     if entry is not None and entry.instruction is not None:
         return _instructed(request, entry.name, entry.instruction, chat)
     if entry is not None and steered:
+        base = str(request["model"]).rpartition(":")[0]
         raise RequestError(
-            f"The model name asks for {name!r} and vllm_xargs for {str(extra[KEY])[:60]!r}. "
+            f"The model name asks for {entry.name!r} and vllm_xargs for {str(extra[KEY])[:60]!r}. "
             f"Use model={base!r} and name all profiles in vllm_xargs."
         )
     if (entry is not None or steered) and request.get("use_beam_search"):
         raise RequestError("Beam search drops profiles. Leave use_beam_search out.")
     if entry is None or not (extra is None or isinstance(extra, dict)):
         return body
-    request["vllm_xargs"] = {**(extra or {}), KEY: f"{name}=1"}
+    request["vllm_xargs"] = {**(extra or {}), KEY: f"{entry.name}=1"}
     return json.dumps(request).encode()
 
 
@@ -97,6 +109,21 @@ def _instructed(request: dict[str, Any], name: str, instruction: str, chat: bool
         else:
             messages.insert(0, {"role": "system", "content": instruction})
     return json.dumps(request).encode()
+
+
+def _json(scope: Any) -> bool:
+    """Whether a request may hold JSON; vLLM judges what says nothing about it."""
+    kinds = [v for k, v in scope["headers"] if k.lower() == b"content-type"]
+    return not kinds or any(b"json" in kind.lower() for kind in kinds)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """A body's JSON object, empty where it holds none."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 async def _read(receive: Any) -> tuple[bytes, bool]:

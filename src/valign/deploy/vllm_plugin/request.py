@@ -73,6 +73,7 @@ class Entry:
         scopes: of its edits.
         gate: deepest site its gate reads, None without a gate.
         instruction: of a text control.
+        rewrite: of a rewrite control; see `valign.deploy.bundle.Bundle`.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Entry:
     scopes: frozenset[str]
     gate: Site | None
     instruction: str | None
+    rewrite: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,11 @@ class Catalog:
             raise RequestError(
                 f"{entry.name!r} is an instruction, not an edit. Send it as the system message: "
                 f"{entry.instruction!r}."
+            )
+        if entry.rewrite is not None:
+            raise RequestError(
+                f"{entry.name!r} rewrites finished answers. Ask for it by model name, as "
+                f"MODEL:{entry.name}, of a server started by `valign serve`."
             )
         if number < 0 and entry.kinds != {"add"}:
             raise RequestError(
@@ -184,6 +191,7 @@ def read_catalog(bundle: Bundle) -> Catalog:
             scopes=frozenset(bank.scope for bank in own),
             gate=None if gate is None else max(gate, key=place),
             instruction=profile.get("instruction"),
+            rewrite=profile.get("rewrite"),
         )
     return Catalog(bundle.identity, entries)
 

@@ -40,6 +40,16 @@ def _parallel(field: str) -> Callable[[Any], bool]:
     return lambda config: getattr(config.parallel_config, field) > 1
 
 
+def _no_free_slot(config: Any) -> bool:
+    """vLLM 0.32 on a CPU gives rows without an adapter what lies in the last slot.
+
+    With one slot that is the adapter itself; with more, the last one stays empty if there are
+    fewer adapters than slots.
+    """
+    lora = config.lora_config
+    return lora is not None and config.device_config.device_type == "cpu" and lora.max_loras < 2
+
+
 MODES = (
     Mode("speculative decoding", lambda c: c.speculative_config is not None,
          "leave --speculative-config out"),
@@ -58,7 +68,8 @@ MODES = (
     Mode("microbatching",
          lambda c: bool(c.parallel_config.use_ubatching),
          "leave --enable-dbo out"),
-    Mode("LoRA adapters", lambda c: c.lora_config is not None, "leave --enable-lora out"),
+    Mode("LoRA adapters on a CPU in a single slot", lambda c: _no_free_slot(c),
+         "--max-loras one more than there are adapters, as `valign serve --control ADAPTER` does"),
     Mode("quantised weights", lambda c: c.quant_config is not None,
          "serve the unquantised checkpoint"),
     Mode("KV transfer", lambda c: c.kv_transfer_config is not None,
