@@ -65,9 +65,9 @@ def main() -> None:
         "",
         "`OMP_NUM_THREADS=1 python benchmarks/score_stream.py`",
         "",
-        "`valign score --detector wordlist --json --file FILE`, lines of ten words; one run each, a "
-        "process each, start of the program included. Lines a second of the machine depend on what "
-        "else it does; lines a second of CPU time do not.",
+        "`valign score --detector wordlist --json --file FILE`, lines of ten words; one run each, "
+        "a process each, start of the program included. Lines a second of the machine depend on "
+        "what else it does; lines a second of CPU time do not.",
         "",
         "| lines | lines per CPU second | lines per second | peak memory (MiB) |",
         "|---|---|---|---|",

@@ -10,6 +10,7 @@ import yaml
 
 from tests.cli.conftest import typed
 from valign.control import load
+from valign.study.cells import read_cell
 from valign.study.results import Results
 
 CELLS = 1 + 2 * 4
@@ -104,6 +105,31 @@ def test_killed_and_gone_on_with_it_ends_as_if_undisturbed(command, study, file,
     assert said.code == 0, said
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
     assert (folder / "rows.parquet").read_bytes() == (study / "rows.parquet").read_bytes()
+
+
+def test_two_workers_make_the_cells_of_one_process(command, study, file, tmp_path):
+    """The same answers from a real model; numbers may differ in their last bits."""
+    folder = tmp_path / "out"
+    said = command("study", file, "--out", folder, "--workers", 2)
+    assert said.code == 0, said
+    told = json.loads((folder / "study.json").read_text())
+    assert told["failed"] == []
+    assert told["identity"] == json.loads((study / "study.json").read_text())["identity"]
+    cells = {path.name: path for path in (study / "cells").iterdir()}
+    shared = {path.name: path for path in (folder / "cells").iterdir()}
+    assert len(cells) == CELLS and shared.keys() == cells.keys()
+    for name, path in cells.items():
+        expected, found = read_cell(path)[1], read_cell(shared[name])[1]
+        assert len(found) == len(expected) == 4 + 2
+        for a, b in zip(expected, found, strict=True):
+            assert (a.key, a.prompt, a.answer, a.tokens) == (b.key, b.prompt, b.answer, b.tokens)
+            assert a.scores == pytest.approx(b.scores, abs=1e-6)
+            assert a.nll == pytest.approx(b.nll, rel=1e-4)
+            assert a.size == pytest.approx(b.size, rel=1e-3)
+    table, whole = (pq.read_table(out / "rows.parquet").to_pylist() for out in (folder, study))
+    doses = [[row["measured_dose"] or 0.0 for row in rows] for rows in (table, whole)]
+    assert doses[0] == pytest.approx(doses[1], rel=1e-3) and max(doses[0]) > 0.04
+    assert (folder / "report.html").is_file() and (folder / "results" / "tiny.json").is_file()
 
 
 def test_check_only_counts(command, file, tmp_path):
