@@ -97,6 +97,15 @@ def test_untested_modes_are_refused_by_name(change, says):
         untested.refuse_untested(configuration(**change))
 
 
+def test_adapters_that_come_later_may_fill_the_slot_that_must_stay_empty(monkeypatch):
+    config = configuration(lora_config=SimpleNamespace(max_loras=3))
+    monkeypatch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1")
+    with pytest.raises(StartError, match="loaded later"):
+        untested.refuse_untested(config)
+    config.device_config.device_type = "cuda"
+    untested.refuse_untested(config)
+
+
 def test_a_bundle_serves_the_model_it_was_made_for(served):
     bundle = read_bundle(served.bundle)
     assert untested.architecture(configuration(), bundle) == "LlamaForCausalLM"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -40,14 +41,13 @@ def _parallel(field: str) -> Callable[[Any], bool]:
     return lambda config: getattr(config.parallel_config, field) > 1
 
 
-def _no_free_slot(config: Any) -> bool:
-    """vLLM 0.32 on a CPU gives rows without an adapter what lies in the last slot.
+def _adapters_on_cpu(config: Any) -> bool:
+    """vLLM 0.32 on a CPU gives rows without an adapter what lies in the last of its slots.
 
-    With one slot that is the adapter itself; with more, the last one stays empty if there are
-    fewer adapters than slots.
+    With one slot that is the adapter itself; of more, the last one stays empty if there are fewer
+    adapters than slots.
     """
-    lora = config.lora_config
-    return lora is not None and config.device_config.device_type == "cpu" and lora.max_loras < 2
+    return config.lora_config is not None and config.device_config.device_type == "cpu"
 
 
 MODES = (
@@ -68,8 +68,13 @@ MODES = (
     Mode("microbatching",
          lambda c: bool(c.parallel_config.use_ubatching),
          "leave --enable-dbo out"),
-    Mode("LoRA adapters on a CPU in a single slot", lambda c: _no_free_slot(c),
+    Mode("LoRA adapters on a CPU in a single slot",
+         lambda c: _adapters_on_cpu(c) and c.lora_config.max_loras < 2,
          "--max-loras one more than there are adapters, as `valign serve --control ADAPTER` does"),
+    Mode("LoRA adapters on a CPU that are loaded later",
+         lambda c: _adapters_on_cpu(c)
+         and os.environ.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "0").lower() in ("1", "true"),
+         "VLLM_ALLOW_RUNTIME_LORA_UPDATING=0 in the environment, and all adapters at start"),
     Mode("quantised weights", lambda c: c.quant_config is not None,
          "serve the unquantised checkpoint"),
     Mode("KV transfer", lambda c: c.kv_transfer_config is not None,
