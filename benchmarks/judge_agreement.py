@@ -5,7 +5,9 @@
 writes `benchmarks/judge_agreement.{md,json}`. Two kinds of text: the generator's own answers to
 held-out dilemmas, whose values are known by construction, and answers of the reference model,
 whose values the parser reads. A third row scores the same answers with their words shuffled: the
-parser hears nothing in them, so a detector's score there is what it gives to words alone.
+parser hears nothing in them, so a detector's score there is what it gives to words alone. Most
+values are spoken for, so a sign is worth what it adds to always guessing "for". About 2.5 minutes
+of one core.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import json
 import platform
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,7 @@ from valign.detect import load_detector
 from valign.detect.types import Detector
 from valign.detect.wordlist import WordListDetector
 from valign.lm import HostModel, generate
+from valign.values import load_system
 from valign.world import VALUES, World, WorldJudge, reference_path
 
 HERE = Path(__file__).parent
@@ -43,6 +47,20 @@ def learned_words() -> WordListDetector:
         if own[value] > 3:
             lists[value].append(word)
     return WordListDetector(lists, load_corpus("world").system)
+
+
+class AlwaysFor:
+    """Says of every text that it speaks for every value: what a sign costs nothing to guess."""
+
+    name = "always-for"
+
+    def __init__(self) -> None:
+        self.system = load_system("schwartz10")
+
+    def score(
+        self, texts: Sequence[str], prompts: Sequence[str | None] | None = None
+    ) -> np.ndarray:
+        return np.ones((len(texts), len(self.system)))
 
 
 def texts() -> dict[str, tuple[list[str], np.ndarray]]:
@@ -90,6 +108,7 @@ def figures(detector: Detector, answers: list[str], signs: np.ndarray) -> dict[s
 def main() -> None:
     named: dict[str, Detector] = {
         "world (the parser)": load_detector("world"),
+        "always for, unread": AlwaysFor(),
         "word list": load_detector("wordlist"),
         "word list learned from the world's pairs": learned_words(),
         "english-a": load_detector("english-a"),
@@ -105,8 +124,9 @@ def main() -> None:
         "`python benchmarks/judge_agreement.py`",
         "",
         f"{ANSWERS} held-out dilemmas; the model's answers are sampled at temperature 1, seed 0. "
-        "AUROC: a value spoken for against absent, mean over ten values. 95 % bootstrap intervals "
-        "over answers.",
+        "AUROC: a value spoken for against absent, mean over ten values. Sign accuracy: over the "
+        "values that are present; a score of 0 counts as wrong. 95 % bootstrap intervals over "
+        "answers.",
     ]
     for kind, rows in table.items():
         lines += ["", f"## {kind}", "", "| detector | AUROC | sign accuracy |", "|---|---|---|"]
