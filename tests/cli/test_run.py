@@ -73,6 +73,21 @@ def test_results_are_strict_json_with_everything_that_made_them(run):
     assert doses["caa"].p95.value == pytest.approx(0.05, rel=0.25)
 
 
+def test_words_that_moved_the_judge_are_marked_in_file_and_page(run):
+    samples = Results.read(run).samples
+    words = {
+        sample.answers[label][mark.start : mark.end]
+        for sample in samples
+        for label, marks in sample.marks.items()
+        for mark in marks
+    }
+    assert words and words <= {
+        word for s in samples for a in s.answers.values() for word in a.split()
+    }
+    page = (run / "report.html").read_text("utf-8")
+    assert all(f">{word}</mark>" in page for word in words)
+
+
 def test_the_page_is_whole(run):
     page = (run / "report.html").read_text("utf-8")
     assert page.rstrip().endswith("</html>") and "benevolence" in page

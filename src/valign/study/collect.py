@@ -305,12 +305,14 @@ class Kept(Protocol):
     def control_file(self, method: str, target: str, dose: float | None, seed: int) -> Path: ...
 
 
-def collect(bench: Finished, *, command: str, title: str = "") -> Results:
+def collect(bench: Finished, *, command: str, title: str = "", explain: bool = True) -> Results:
     """The results of a finished run.
 
     Args:
         bench: a `Bench` after `run`, or what stands for one model of a study.
         command: what the user typed, to stand in the file.
+        explain: mark in the samples what the judge went by, see `marked`; a detector then reads
+            up to about a thousand more texts.
     """
     plan, battery, folder = bench.plan, bench.battery, bench.folder
     collector = Collector(plan, battery, folder.rows())
@@ -348,7 +350,7 @@ def collect(bench: Finished, *, command: str, title: str = "") -> Results:
         prompts=battery.name,
         blocks=blocks,
         curves=_curves(blocks) if len(plan.doses) > 1 else [],
-        samples=marked(collector.samples(), battery),
+        samples=marked(collector.samples(), battery) if explain else collector.samples(),
     )
 
 

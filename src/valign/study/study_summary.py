@@ -119,7 +119,8 @@ def write_results(
     """Write and give back the numbers of each model, over all its seeds."""
     found = []
     for model in models:
-        results = collect(model, command=command, title=title)
+        # The page of a study shows no samples, and each start of it would explain them anew.
+        results = collect(model, command=command, title=title, explain=False)
         results.write(folder.path / "results" / f"{safe_name(model.name)}.json")
         found.append(results)
     return found
