@@ -169,21 +169,8 @@ class HostModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change when the weights or the shape of the model change.
-
-        Each parameter counts with its first numbers and the exact integer sum of its bits, the
-        same on every device; weights that a device map keeps on disk count with their shape.
-        """
-        digest = hashlib.sha256(type(self.model).__name__.encode())
-        bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-        for name, parameter in self.model.named_parameters():
-            digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-            if parameter.is_meta:
-                continue
-            numbers = parameter.detach().contiguous().view(bits[parameter.itemsize]).reshape(-1)
-            digest.update(numbers[:256].cpu().numpy().tobytes())
-            digest.update(str(int(numbers.sum(dtype=torch.int64))).encode())
-        return digest.hexdigest()[:16]
+        """`weights_digest` of the model."""
+        return weights_digest(self.model)
 
     @cached_property
     def entries(self) -> tuple[torch.nn.Module, ...]:
@@ -258,3 +245,21 @@ class HostModel:
         from valign.lm.kinds import open_session
 
         return open_session(self, control, prompt_lengths=prompt_lengths)
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """16 hex digits that change when the weights or the shape of a model change.
+
+    Each parameter counts with its first numbers and the exact integer sum of its bits, the same
+    on every device; weights that a device map keeps on disk count with their shape.
+    """
+    digest = hashlib.sha256(type(model).__name__.encode())
+    bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    for name, parameter in model.named_parameters():
+        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
+        if parameter.is_meta:
+            continue
+        numbers = parameter.detach().contiguous().view(bits[parameter.itemsize]).reshape(-1)
+        digest.update(numbers[:256].cpu().numpy().tobytes())
+        digest.update(str(int(numbers.sum(dtype=torch.int64))).encode())
+    return digest.hexdigest()[:16]

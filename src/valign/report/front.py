@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ def render_front(result: FrontResult, out: str | Path) -> Path:
         plots=plots,
         points=[("plain model", result.plain, False)]
         + [(told(p), p, k == result.chosen) for k, p in enumerate(result.points)],
+        read=[v for v in result.values if result.reward and v in result.plain.scores],
         cell=_cell,
+        words=_words,
         others=lambda p: _others(result, p),
         script=Markup(script),
         library=Markup(library),
@@ -38,20 +41,24 @@ def render_front(result: FrontResult, out: str | Path) -> Path:
 
 def told(point: Point) -> str:
     """The mixture in words: `benevolence 1, power 0.5`."""
-    return ", ".join(f"{value} {weight:g}" for value, weight in point.weights.items())
+    return _words(point.weights)
+
+
+def _words(weights: Mapping[str, float]) -> str:
+    return ", ".join(f"{value} {weight:g}" for value, weight in weights.items())
 
 
 def figure(result: FrontResult, x: str, y: str) -> dict[str, Any]:
     """Candidates, judged points with intervals, and the choice, for two of the values."""
-    judged = sorted(result.points, key=lambda p: p.scores[x].value)
+    judged = sorted(result.points, key=lambda p: p.objective(x).value)
     flat = len(result.values) == 2
+    what = "reward" if result.reward else "score"
     traces = [
         {
             "type": "scatter", "mode": "markers", "name": "searched (other prompts)",
             "x": [s.scores[x] for s in result.searched],
             "y": [s.scores[y] for s in result.searched],
-            "text": [", ".join(f"{v} {w:g}" for v, w in s.weights.items())
-                     for s in result.searched],
+            "text": [_words(s.weights) for s in result.searched],
             "hovertemplate": "%{text}<extra></extra>",
             "marker": {"size": 6, "opacity": 0.35, "color": PALETTE[7]},
         },
@@ -65,8 +72,8 @@ def figure(result: FrontResult, x: str, y: str) -> dict[str, Any]:
     return {
         "data": traces,
         "layout": {
-            "xaxis": {"title": {"text": f"mean score: {x}"}, **axis},
-            "yaxis": {"title": {"text": f"mean score: {y}"}, **axis},
+            "xaxis": {"title": {"text": f"mean {what}: {x}"}, **axis},
+            "yaxis": {"title": {"text": f"mean {what}: {y}"}, **axis},
             "height": 460,
             "legend": {"orientation": "h", "y": 1.12},
             "margin": {"t": 40, "r": 20},
@@ -78,7 +85,7 @@ def _judged(
     name: str, points: list[Point], x: str, y: str, colour: str, symbol: str, *, lines: bool = False
 ) -> dict[str, Any]:
     def bars(value: str) -> dict[str, Any]:
-        cells = [p.scores[value] for p in points]
+        cells = [p.objective(value) for p in points]
         return {
             "type": "data", "symmetric": False, "thickness": 1, "width": 0,
             "array": [c.high - c.value for c in cells],
@@ -87,7 +94,7 @@ def _judged(
 
     return {
         "type": "scatter", "mode": "lines+markers" if lines else "markers", "name": name,
-        "x": [p.scores[x].value for p in points], "y": [p.scores[y].value for p in points],
+        "x": [p.objective(x).value for p in points], "y": [p.objective(y).value for p in points],
         "error_x": bars(x), "error_y": bars(y),
         "text": [told(p) for p in points], "hovertemplate": "%{text}<extra></extra>",
         "line": {"width": 1, "dash": "dot", "color": colour},

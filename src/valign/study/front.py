@@ -1,11 +1,13 @@
 """The front of a weights control: which mixtures of its adapters nothing else beats.
 
-    candidates w  ->  one batched generation, a mixture a row  ->  judge  ->  non-dominated set
+    candidates w  ->  one batched generation, a mixture a row  ->  reward  ->  non-dominated set
                   ->  the set again on other prompts  ->  scores, hypervolume, taxes
 
 Candidates are found on search prompts and judged on others: the best of many noisy points looks
-better than it is. MVA (arXiv 2511.17579) searches {.1, ..., 1}^2 by grid on its validation prompts;
-0, weights past 1, other prompts for the result, and NSGA-II for three values and more are ours.
+better than it is. The reward is the judge's score unless a `Reward` gives it.
+
+MVA (arXiv 2511.17579) searches {.1, ..., 1}^2 by grid on its validation prompts; 0, weights past 1,
+other prompts for the result, and NSGA-II for three values and more are ours.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +27,9 @@ from valign.measure.front import front_of
 from valign.study.battery import Ask, Battery
 from valign.study.front_rows import FrontRows, Row
 from valign.values import ValignError
+
+if TYPE_CHECKING:
+    from valign.study.front_reward import Reward
 
 Weights = tuple[float, ...]
 Progress = Callable[[str, int, int], None]
@@ -99,6 +105,7 @@ class Scorer:
         battery: asks and judges.
         rows: where finished answers are kept.
         plan: lengths, temperature and seed.
+        reward: who scores the objectives; by default the battery's judge.
     """
 
     def __init__(
@@ -108,8 +115,10 @@ class Scorer:
         rows: FrontRows,
         plan: FrontPlan,
         *,
+        reward: Reward | None = None,
         progress: Progress | None = None,
     ):
+        self.reward = reward
         self._lm, self._battery, self._rows, self._plan = lm, battery, rows, plan
         self._progress = progress or (lambda what, done, total: None)
 
@@ -143,14 +152,27 @@ class Scorer:
             seed=[_draws(plan.seed, ask.id) for _, ask in part],
             batch_size=plan.batch_size,
         )
-        read = self._battery.read([ask for _, ask in part], made.texts)
+        asks = [ask for _, ask in part]
+        read = self._battery.read(asks, made.texts)
+        given = self._rewards(asks, made.texts)
         self._rows.add(
             Row(
                 name, ask.id, text, judged.scores, judged.fluent, judged.facts, judged.facts_kept,
-                judged.facts_wrong,
+                judged.facts_wrong, rewards,
             )
-            for (name, ask), text, judged in zip(part, made.texts, read, strict=True)
+            for (name, ask), text, judged, rewards in zip(
+                part, made.texts, read, given, strict=True
+            )
         )  # fmt: skip
+
+    def _rewards(
+        self, asks: Sequence[Ask], answers: Sequence[str]
+    ) -> Sequence[dict[str, float] | None]:
+        if self.reward is None:
+            return [None] * len(asks)
+        scores = self.reward.score([ask.prompt for ask in asks], answers)
+        names = self.reward.objectives
+        return [dict(zip(names, map(float, row), strict=True)) for row in scores]
 
 
 def objectives(control: WeightsControl) -> tuple[str, ...]:
@@ -197,8 +219,8 @@ def search_front(
 
 
 def mean_scores(rows: Sequence[Row], values: Sequence[str]) -> np.ndarray:
-    """Mean score of each value, (k,)."""
-    return np.array([[row.scores[v] for v in values] for row in rows], float).mean(0)
+    """Mean score of each value, or mean reward, (k,)."""
+    return np.array([row.objectives(values) for row in rows], float).mean(0)
 
 
 def adapters_digest(control: WeightsControl) -> str:

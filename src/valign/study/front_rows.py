@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Row:
-    """One answer under one mixture, and what the judge read in it; see `Judgement`."""
+    """One answer under one mixture, and what the judge read in it; see `Judgement`.
+
+    Attributes:
+        rewards: objective -> raw reward, where another than the battery's judge gives it.
+    """
 
     name: str
     ask: str
@@ -21,6 +25,12 @@ class Row:
     facts: int | None
     facts_kept: int | None
     facts_wrong: int | None
+    rewards: dict[str, float] | None = None
+
+    def objectives(self, values: Sequence[str]) -> list[float]:
+        """What the mixture is searched by: the rewards, or the judge's scores."""
+        given = self.scores if self.rewards is None else self.rewards
+        return [given[value] for value in values]
 
 
 class FrontRows:
@@ -62,7 +72,7 @@ class FrontRows:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         text = "".join(
-            json.dumps(dict(identity=self._identity, **asdict(row))) + "\n" for row in made
+            json.dumps(dict(identity=self._identity, **_cells(row))) + "\n" for row in made
         )
         with self._path.open("a+b") as file:
             if file.tell() and not _ends_whole(file):
@@ -73,6 +83,13 @@ class FrontRows:
 
     def _keep(self, row: Row) -> None:
         self._rows[row.name, row.ask] = row
+
+
+def _cells(row: Row) -> dict[str, object]:
+    cells = asdict(row)
+    if row.rewards is None:
+        del cells["rewards"]
+    return cells
 
 
 def _ends_whole(file) -> bool:  # type: ignore[no-untyped-def]

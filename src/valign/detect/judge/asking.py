@@ -26,12 +26,14 @@ def ask_all(
     schema: type[A],
     prompt: str,
     concurrency: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Reply[A]]:
     """One reply a question, in order; what failed is told in one `JudgeWarning`.
 
     Args:
         prompt: name of the prompt file that the questions were rendered from.
         concurrency: requests in flight at a time.
+        progress: told how many questions of how many are done.
 
     Raises:
         JudgeError: no question got a valid answer, or the server refuses such requests.
@@ -48,7 +50,7 @@ def ask_all(
         def ask(text: str) -> Reply[A]:
             return client.ask(http, text, schema, prompt_version=version)
 
-        replies = _all_or_first_error(pool, ask, rendered)
+        replies = _all_or_first_error(pool, ask, rendered, progress)
     failed = Counter(reply.failure for reply in replies if reply.failure is not None)
     if failed:
         told = ", ".join(f"{n} {failure}" for failure, n in failed.most_common())
@@ -81,12 +83,20 @@ _CHECK = {
 
 
 def _all_or_first_error(
-    pool: ThreadPoolExecutor, ask: Callable[[str], Reply[A]], rendered: Sequence[str]
+    pool: ThreadPoolExecutor,
+    ask: Callable[[str], Reply[A]],
+    rendered: Sequence[str],
+    progress: Callable[[int, int], None] | None,
 ) -> list[Reply[A]]:
     """Every reply in order; after an error, what has not begun is not sent any more."""
     futures = [pool.submit(ask, text) for text in rendered]
+    replies = []
     try:
-        return [future.result() for future in futures]
+        for future in futures:
+            replies.append(future.result())
+            if progress is not None:
+                progress(len(replies), len(futures))
+        return replies
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         raise

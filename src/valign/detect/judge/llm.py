@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,8 +184,15 @@ class LLMJudge:
         value: str,
         *,
         prompts: Sequence[str | None] | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> PairReport:
         """Which text of each pair promotes a value more; both orders, disagreement is a tie.
+
+        Args:
+            first, second: the texts, pair by pair.
+            value: name of the value.
+            prompts: the question that each pair answers.
+            progress: told how many questions of how many are done, two a pair.
 
         Raises:
             JudgeError: sequences of different lengths, no valid answer at all, or a server that
@@ -207,7 +214,7 @@ class LLMJudge:
             for left, right, question in zip(first, second, questions, strict=True)
             for a, b in ((left, right), (right, left))
         ]
-        replies = ask_all(self.client, rendered, PairAnswer, PAIRWISE, self.concurrency)
+        replies = ask_all(self.client, rendered, PairAnswer, PAIRWISE, self.concurrency, progress)
         shown = np.array([_SIGN[r.answer.choice] if r.answer else np.nan for r in replies])
         orders = shown.reshape(-1, 2) * np.array([1, -1])  # in terms of the pair, not of the order
         whole = ~np.isnan(orders).any(axis=1)
