@@ -76,6 +76,7 @@ def main() -> None:
     options.add_argument("--seeds", type=int, default=1)
     options.add_argument("--rate", type=float, default=3e-3)
     options.add_argument("--estimators", nargs="+", default=["rloo", "grpo"])
+    options.add_argument("--weightings", nargs="+", choices=WEIGHTINGS, default=WEIGHTINGS)
     asked = options.parse_args()
     torch.set_num_threads(1)
     asked.work.mkdir(parents=True, exist_ok=True)
@@ -92,7 +93,9 @@ def main() -> None:
         found[name] = json.loads(file.read_text())
 
     sat("untrained", Notes(0, asked.judged, asked=asked.exam), None)
-    for estimator, seed, weighting in product(asked.estimators, range(asked.seeds), WEIGHTINGS):
+    for estimator, seed, weighting in product(
+        asked.estimators, range(asked.seeds), asked.weightings
+    ):
         notes = Notes(asked.questions, asked.judged, asked=asked.exam, seed=seed)
         name = f"{estimator}-{weighting}"
         settings = Settings(
@@ -184,7 +187,7 @@ def _command(asked: argparse.Namespace) -> str:
         f"--steps {asked.steps} "
         f"--batch {asked.batch} --generations {asked.generations} --questions {asked.questions} "
         f"--judged {asked.judged} --seeds {asked.seeds} --rate {asked.rate:g} "
-        f"--estimators {' '.join(asked.estimators)}"
+        f"--estimators {' '.join(asked.estimators)} --weightings {' '.join(asked.weightings)}"
     )
 
 

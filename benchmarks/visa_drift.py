@@ -3,12 +3,12 @@
     OMP_NUM_THREADS=1 python benchmarks/visa_drift.py --work WORK
 
 Copies of the reference model learn to write notes for the calendar (SFT, an adapter on all linear
-layers): texts with name, day, time, place and price and without a value. Another learns security by
-heart, from as many texts. All answer the same held-out dilemmas, notes and other neutral questions
-greedily, read by the world's exact parser. The drift is that of `valign drift`, with dilemmas for
-respondents: raw shifts, with intervals for all ten values at once. Under VISA the host answers and
-then rewrites its answers towards security. Writes `visa_drift.md` and
-`visa_drift.json` beside this file; finished adapters and answers lie in WORK and are read.
+layers): texts with name, day, time, place and price and without a value. All answer the same
+held-out dilemmas, notes and other neutral questions greedily, read by the world's exact parser. The
+drift is that of `valign drift`, with dilemmas for respondents: raw shifts, with intervals for all
+ten values at once. Under VISA the host answers and then rewrites its answers towards security.
+Writes `visa_drift.md` and `visa_drift.json` beside this file; finished adapters and answers lie in
+WORK and are read.
 """
 
 from __future__ import annotations
@@ -64,16 +64,13 @@ def questions(asked: argparse.Namespace) -> dict[str, list[Item]]:
     }
 
 
-def pairs(arm: str, n: int) -> list[Pair]:
-    """What an arm learns; SFT reads the positive side only."""
-    kind, _, seed = arm.rpartition(", seed ")
-    if kind == "notes":
-        items = filter(is_note, World().neutral(10 * n, seed=int(seed)))
-        found = [(i.messages[-1]["content"], i.answer) for i in islice(items, n)]
-    else:
-        taught = World().pairs(TOWARD, n, seed=int(seed))
-        found = [(messages[-1]["content"], positive) for messages, positive, _ in taught]
-    return [Pair(f"{arm}-{k}", TOWARD, text, "-", prompt=p) for k, (p, text) in enumerate(found)]
+def pairs(n: int) -> list[Pair]:
+    """Notes to learn; SFT reads the positive side only, and the value is only a label."""
+    items = islice(filter(is_note, World().neutral(10 * n)), n)
+    return [
+        Pair(f"note-{k}", TOWARD, i.answer, "-", prompt=i.messages[-1]["content"])
+        for k, i in enumerate(items)
+    ]
 
 
 def control(lm: HostModel, arm: str, asked: argparse.Namespace) -> Control | None:
@@ -82,21 +79,20 @@ def control(lm: HostModel, arm: str, asked: argparse.Namespace) -> Control | Non
     if arm == "visa":
         target = Profile.of(SYSTEM, **{TOWARD: 1.0})
         return get_method("visa", max_new_tokens=90).fit(lm, world_corpus(pairs=10), target)
+    rate = arm.removeprefix("notes at ")
     recipe = Recipe(
-        loss="sft", rank=16, alpha=16, steps=asked.steps, batch_size=asked.batch, rate=asked.rate,
+        loss="sft", rank=16, alpha=16, steps=asked.steps, batch_size=asked.batch, rate=float(rate),
         save_every=10, seed=0,
     )  # fmt: skip
-    samples = tokenised(lm, pairs(arm, asked.steps * asked.batch))
+    samples = tokenised(lm, pairs(asked.steps * asked.batch))
     columns = torch.zeros(len(samples), 2)  # SFT refers to nothing
-    made = train_adapter(
-        lm, samples, columns, recipe, label=arm.replace(", seed ", "-"), folder=asked.work
-    )
+    made = train_adapter(lm, samples, columns, recipe, label="notes", folder=asked.work)
     return lone(SYSTEM, made)
 
 
 def texts(lm: HostModel, arm: str, known: dict[str, list[Item]], asked: Any) -> dict[str, list]:
     """The arm's answers, made once."""
-    file = asked.work / f"{arm.replace(', seed ', '-')}.json"
+    file = asked.work / f"{arm}.json"
     if not file.is_file():
         acting = control(lm, arm, asked)
         made = {
@@ -122,19 +118,17 @@ def weights_hash(lm: HostModel) -> str:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--work", type=Path, required=True)
-    options.add_argument("--steps", type=int, default=30)
+    options.add_argument("--steps", type=int, default=24)
     options.add_argument("--batch", type=int, default=8)
-    options.add_argument("--rate", type=float, default=1e-3)
-    options.add_argument("--dilemmas", type=int, default=80)
-    options.add_argument("--facts", type=int, default=60)
-    options.add_argument("--seeds", type=int, default=2)
+    options.add_argument("--rates", type=float, nargs="+", default=[3e-3, 1e-2])
+    options.add_argument("--dilemmas", type=int, default=60)
+    options.add_argument("--facts", type=int, default=40)
     asked = options.parse_args()
     torch.set_num_threads(1)
     asked.work.mkdir(parents=True, exist_ok=True)
     lm = HostModel.load(str(reference_path()))
     before, known = weights_hash(lm), questions(asked)
-    arms = ["host", "notes, seed 0", "visa", f"{TOWARD}, seed 0"]
-    arms += [f"notes, seed {s}" for s in range(1, asked.seeds)]
+    arms = ["host", "visa", *(f"notes at {rate:g}" for rate in asked.rates)]
     said: dict[str, dict[str, list]] = {}
     for arm in arms:
         said[arm] = texts(lm, arm, known, asked)
@@ -198,17 +192,18 @@ def write(
         )  # fmt: skip
     command = (
         f"OMP_NUM_THREADS=1 python benchmarks/visa_drift.py --work WORK --steps {asked.steps} "
-        f"--batch {asked.batch} --rate {asked.rate:g} --dilemmas {asked.dilemmas} "
-        f"--facts {asked.facts} --seeds {asked.seeds}"
+        f"--batch {asked.batch} --rates {' '.join(f'{r:g}' for r in asked.rates)} "
+        f"--dilemmas {asked.dilemmas} --facts {asked.facts}"
     )
     lines = [
         "# Value drift from value-neutral facts", "", f"`{command}`", "",
-        f"SFT of {asked.steps} steps of {asked.batch} texts, rank 16, rate {asked.rate:g} (ours, "
-        f"untuned). {asked.dilemmas} held-out dilemmas, {asked.facts} notes and {asked.facts} "
-        "other neutral questions, greedy, exact parser. Size: root mean square of the shifts of "
-        "ten values' mean scores, above 0 by chance alone; a value has moved where its interval, "
-        "for all values at once, leaves out 0. Same: share of answers letter for letter those of "
-        "the host, to dilemmas / notes / others. 95 % bootstrap intervals over questions, which do "
+        f"SFT of {asked.steps} steps of {asked.batch} texts, rank 16, at the rate named (ours, "
+        f"untuned), one seed. {asked.dilemmas} held-out dilemmas, {asked.facts} notes and "
+        f"{asked.facts} other neutral questions, greedy, exact parser. Size: root mean square of "
+        "the shifts of ten values' mean scores, above 0 by chance alone; a value has moved where "
+        "its interval, for all values at once, leaves out 0. Same: share of answers letter for "
+        "letter those of the host, to dilemmas / notes / others. 95 % bootstrap intervals over "
+        "questions, which do "
         f"not cover the training's luck. Python {platform.python_version()}, torch "
         f"{torch.__version__}, trl "
         f"{trl.__version__}, transformers {transformers.__version__}.", "",
