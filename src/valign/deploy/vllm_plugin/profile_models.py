@@ -77,7 +77,7 @@ def rewritten(body: bytes, catalog: Catalog, *, chat: bool) -> bytes:
     request = _object(body)
     if not request:
         return body
-    extra = request.get("vllm_xargs")
+    extra: Any = request.get("vllm_xargs")
     steered = isinstance(extra, dict) and KEY in extra
     entry = named(request, catalog)
     if entry is not None and entry.instruction is not None:

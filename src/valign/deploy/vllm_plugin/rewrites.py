@@ -265,7 +265,7 @@ async def _as_it_is(send: Any, said: dict[str, Any], request: Mapping[str, Any])
         await _whole(send, start, json.dumps(said).encode())
         return
     choice = said["choices"][0]
-    chunk = {k: said[k] for k in ("id", "created", "model") if k in said}
+    chunk: dict[str, Any] = {k: said[k] for k in said if k in ("id", "created", "model")}
     chunk["object"] = "chat.completion.chunk"
     delta = {"role": "assistant", "content": choice["message"].get("content") or ""}
     rows: list[dict[str, Any]] = [
