@@ -271,7 +271,12 @@ def test_pairs_are_judged_in_both_orders(server: Server) -> None:
         lambda a, b: "tie" if len(a) == len(b) else "first" if len(a) > len(b) else "second"
     )
     server.script = [by_length]
-    fair = judge_at(server).compare(["long text", "s", "one"], ["s", "long text", "two"], "power")
+    heard = []
+    fair = judge_at(server).compare(
+        ["long text", "s", "one"], ["s", "long text", "two"], "power",
+        progress=lambda *done: heard.append(done),
+    )  # fmt: skip
+    assert heard == [(k, 6) for k in range(1, 7)]
     np.testing.assert_array_equal(fair.choices, [1, -1, 0])
     assert fair.agreed.all() and fair.first_shown == 0.5 and fair.disagreement == 0.0
 

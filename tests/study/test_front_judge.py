@@ -85,7 +85,7 @@ def test_a_mixture_is_compared_on_prompts_the_search_has_not_seen(searched):
 
 def test_win_rates_are_the_shares_won_and_are_paid_for_once(server, searched, tmp_path):
     server.script = [fails(500), says("no json"), chooser(by_count)]  # the first two are retried
-    given = contest(*searched, judged="all")
+    given = contest(*searched)
     judge = judge_at(server, cache=tmp_path / "judged")
     heard = []
     wins = win_rates(given, judge, progress=lambda *told: heard.append(told))

@@ -14,6 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 
@@ -145,7 +146,7 @@ def win_rates(
                 [other for _, _, other in given.pairs],
                 value,
                 prompts=[prompt for prompt, _, _ in given.pairs],
-                progress=lambda done, total, v=value: heard(f"judging {v}", done, total),
+                progress=partial(heard, f"judging {value}"),
             )
     rates = {v: _shares(report, given.pair, draws) for v, report in reports.items()}
     failed = Counter(
