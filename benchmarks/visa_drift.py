@@ -4,11 +4,11 @@
 
 Copies of the reference model learn to write notes for the calendar (SFT, an adapter on all linear
 layers): texts with name, day, time, place and price and without a value. All answer the same
-held-out dilemmas, notes and other neutral questions greedily, read by the world's exact parser. The
-drift is that of `valign drift`, with dilemmas for respondents: raw shifts, with intervals for all
-ten values at once. Under VISA the host answers and then rewrites its answers towards security.
-Writes `visa_drift.md` and `visa_drift.json` beside this file; finished adapters and answers lie in
-WORK and are read.
+held-out dilemmas (sampled), notes and other neutral questions (greedy), read by the world's exact
+parser. The drift is that of `valign drift`, with dilemmas for respondents: raw shifts, with
+intervals for all ten values at once. Under VISA the host answers and then rewrites its answers
+towards security. Writes `visa_drift.md` and `visa_drift.json` beside this file; finished adapters
+and answers lie in WORK and are read.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ HERE = Path(__file__).parent
 SYSTEM = load_system("schwartz10")
 TOWARD = "security"
 KINDS = ("dilemmas", "notes", "others")
+DRAWS = 2
+"""Sampled answers to each dilemma: greedy ones of the reference model express no value at all."""
 
 
 def is_note(item: Item) -> bool:
@@ -91,20 +93,22 @@ def control(lm: HostModel, arm: str, asked: argparse.Namespace) -> Control | Non
 
 
 def texts(lm: HostModel, arm: str, known: dict[str, list[Item]], asked: Any) -> dict[str, list]:
-    """The arm's answers, made once."""
-    file = asked.work / f"{arm}.json"
-    if not file.is_file():
-        acting = control(lm, arm, asked)
-        made = {
-            kind: generate(
-                lm, [i.messages[-1]["content"] for i in items], acting, max_new_tokens=90
-            ).texts
-            for kind, items in known.items()
-        }
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(made))
-        part.replace(file)
-    return json.loads(file.read_text())
+    """The arm's answers, each kind made once."""
+    found: dict[str, list] = {}
+    for kind, items in known.items():
+        file = asked.work / f"{arm}, {kind}.json"
+        if not file.is_file():
+            acting, prompts = control(lm, arm, asked), [i.messages[-1]["content"] for i in items]
+            how = [dict(seed=s, temperature=1.0) for s in range(DRAWS)]
+            made = [
+                generate(lm, prompts, acting, max_new_tokens=90, **one).texts  # type: ignore
+                for one in (how if kind == "dilemmas" else [{}])
+            ]
+            part = file.with_suffix(".part")
+            part.write_text(json.dumps(made if kind == "dilemmas" else made[0]))
+            part.replace(file)
+        found[kind] = json.loads(file.read_text())
+    return found
 
 
 def weights_hash(lm: HostModel) -> str:
@@ -120,7 +124,7 @@ def main() -> None:
     options.add_argument("--work", type=Path, required=True)
     options.add_argument("--steps", type=int, default=24)
     options.add_argument("--batch", type=int, default=8)
-    options.add_argument("--rates", type=float, nargs="+", default=[3e-3, 1e-2])
+    options.add_argument("--rates", type=float, nargs="+", default=[3e-3])
     options.add_argument("--dilemmas", type=int, default=60)
     options.add_argument("--facts", type=int, default=40)
     asked = options.parse_args()
@@ -128,7 +132,7 @@ def main() -> None:
     asked.work.mkdir(parents=True, exist_ok=True)
     lm = HostModel.load(str(reference_path()))
     before, known = weights_hash(lm), questions(asked)
-    arms = ["host", "visa", *(f"notes at {rate:g}" for rate in asked.rates)]
+    arms = ["host", *(f"notes at {rate:g}" for rate in asked.rates), "visa"]
     said: dict[str, dict[str, list]] = {}
     for arm in arms:
         said[arm] = texts(lm, arm, known, asked)
@@ -148,9 +152,18 @@ def write(
     host_unchanged: bool,
 ) -> None:
     judge = WorldJudge()
-    read = {arm: {k: judge.read_all(known[k], own[k]) for k in KINDS} for arm, own in said.items()}
+    read = {
+        arm: {k: judge.read_all(known[k], own[k]) for k in KINDS[1:]} for arm, own in said.items()
+    }
+    told = {
+        arm: [judge.read_all(known["dilemmas"], texts) for texts in own["dilemmas"]]
+        for arm, own in said.items()
+    }
     draws = {k: Resampling.of(len(known[k]), seed=0, n_boot=2000) for k in KINDS}
-    scores = {arm: np.array([r.scores for r in own["dilemmas"]]) for arm, own in read.items()}
+    scores = {  # (dilemmas, values, draws)
+        arm: np.array([[r.scores for r in row] for row in rows]).transpose(1, 2, 0)
+        for arm, rows in told.items()
+    }
     kept: dict[str, Any] = {}
     rows = []
     for arm, own in read.items():
@@ -165,17 +178,16 @@ def write(
         }
         found = {k: mean(v[:, None], draws[k]).at(0) for k, v in right.items()}
         same = {
-            k: float(np.mean([a == b for a, b in zip(said[arm][k], said["host"][k], strict=True)]))
-            for k in KINDS
+            k: float(np.mean(np.array(said[arm][k]) == np.array(said["host"][k]))) for k in KINDS
         }
-        off = np.array([float(r.facts_wrong > 0) for r in own["dilemmas"]])
+        off = np.array([[float(r.facts_wrong > 0) for r in row] for row in told[arm]]).mean(axis=0)
         found["facts_off"] = mean(off[:, None], draws["dilemmas"]).at(0)
         which = [
             f"{v} {e.value:+.2f} [{e.low:+.2f}, {e.high:+.2f}]"
             for v, e in zip(SYSTEM.names, moved.raw_band.tolist(), strict=True)
             if e.low > 0 or e.high < 0
         ]
-        change = scores[arm] - scores["host"]
+        change = (scores[arm] - scores["host"]).mean(axis=2)
         size = outward(
             draws["dilemmas"].estimate(
                 lambda w, c=change: np.sqrt((weighted_mean(w, c) ** 2).mean(axis=1))
@@ -199,7 +211,8 @@ def write(
         "# Value drift from value-neutral facts", "", f"`{command}`", "",
         f"SFT of {asked.steps} steps of {asked.batch} texts, rank 16, at the rate named (ours, "
         f"untuned), one seed. {asked.dilemmas} held-out dilemmas, {asked.facts} notes and "
-        f"{asked.facts} other neutral questions, greedy, exact parser. Size: root mean square of "
+        f"{asked.facts} other neutral questions, {DRAWS} sampled answers to a dilemma, greedy ones "
+        "to the others, exact parser. Size: root mean square of "
         "the shifts of ten values' mean scores, above 0 by chance alone; a value has moved where "
         "its interval, for all values at once, leaves out 0. Same: share of answers letter for "
         "letter those of the host, to dilemmas / notes / others. 95 % bootstrap intervals over "
