@@ -1,6 +1,6 @@
 """Train an encoder detector: one command, which continues where it was interrupted.
 
-    python -m valign.detect.train --name english-b --part b --seed 2 --work /tmp/english-b
+    python -m valign.detect.train --name english-b --part b --seed 2 --work work/english-b
 
 Lower layers stay frozen and their activations are cached; upper layers and readers are tuned on
 ValueEval'23 (categories, level-1 values), FULCRA (signs), the project's texts (signs, ranking of
