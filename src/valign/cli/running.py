@@ -73,8 +73,9 @@ def table(results: Results, *, title: str) -> Table:
         collapse_padding=True,
     )
     heads = ("method", "dose", "gain", "leakage", "fluent", "facts off", "neutral")
-    for name in heads:
-        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
+    table.add_column(heads[0], overflow="fold")  # a long name may wrap, a number may not
+    for name in heads[1:]:
+        table.add_column(name, justify="right", no_wrap=True)
     for block in results.blocks:
         m = block.summary
         cells = [m.gain, m.leakage, m.fluency, m.facts_wrong, m.neutral_unchanged]
@@ -98,4 +99,4 @@ def _cell(x: Measured | None) -> str:
     """A value with half of its 95 % interval."""
     if x is None or not x.defined:
         return ""
-    return f"{x.value:.2f} ±{(x.high - x.low) / 2:.2f}"
+    return f"{x.value:.2f}±{(x.high - x.low) / 2:.2f}"
