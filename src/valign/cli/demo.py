@@ -28,6 +28,7 @@ def demo(
     plan = Plan(
         methods=tuple(MethodChoice(name) for name in names),
         targets=tuple(Profile.from_mapping(battery.system, {v: 1.0}) for v in battery.system.names),
+        doses=(0.1,),  # more gains no more here, and costs fluency: benchmarks/full_table.md
         prompts=prompts,
         neutral=8,
         dose_prompts=12,

@@ -16,11 +16,14 @@ def load_model(name: str, dtype: str = "auto", *, trust_remote_code: bool = Fals
     from valign.lm import HostModel
 
     logging.disable_progress_bar()  # one bar at a time, and only valign's
+    path = name
     if name == "reference":
         from valign.world import reference_path
 
-        name = str(reference_path())
-    return HostModel.load(name, dtype=dtype, trust_remote_code=trust_remote_code)
+        path = str(reference_path())
+    lm = HostModel.load(path, dtype=dtype, trust_remote_code=trust_remote_code)
+    lm.name = name  # of the shipped one: the same on every machine
+    return lm
 
 
 def load_battery(corpus: str, detector: str | None = None) -> Battery:
