@@ -22,8 +22,7 @@ from pydantic import BaseModel, ConfigDict
 import valign
 from valign.detect.judge.answers import Failure
 from valign.detect.judge.asking import ask_all, mark_of, prompt_version, render
-from valign.detect.judge.cache import AnswerCache
-from valign.detect.judge.client import ChatClient, check_endpoint
+from valign.detect.judge.client import ChatClient
 from valign.detect.judge.usage import Usage
 from valign.evals.errors import EvalError
 
@@ -137,19 +136,12 @@ class LLMAnswerJudge:
         max_wait: float = 60.0,
         extra_body: Mapping[str, Any] | None = None,
     ):
-        check_endpoint(base_url, concurrency=concurrency, tries=tries, timeout=timeout)
         self.concurrency = concurrency
-        self.client = ChatClient(
-            base_url=base_url.rstrip("/"),
-            model=model,
-            api_key_env=api_key_env,
-            timeout=timeout,
-            tries=tries,
-            backoff=backoff,
-            max_wait=max_wait,
-            cache=AnswerCache(cache) if cache is not None else None,
-            extra_body=dict(extra_body or {}),
-        )
+        self.client = ChatClient.to(
+            base_url, model, api_key_env=api_key_env, cache=cache, concurrency=concurrency,
+            timeout=timeout, tries=tries, backoff=backoff, max_wait=max_wait,
+            extra_body=extra_body,
+        )  # fmt: skip
         self.name = f"judge:{model}@{prompt_version(PROMPT)}"
 
     def check(self) -> None:

@@ -15,8 +15,7 @@ import httpx
 import jinja2
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from valign.detect.judge.cache import AnswerCache
-from valign.detect.judge.client import ChatClient, Reply, check_endpoint
+from valign.detect.judge.client import ChatClient, Reply
 from valign.translate.errors import TranslatorError
 from valign.translate.types import Translation, ValueShift
 from valign.values import ValueSystem, load_system
@@ -60,20 +59,13 @@ class LLMTranslator:
         max_wait: float = 60.0,
         extra_body: Mapping[str, Any] | None = None,
     ):
-        check_endpoint(base_url, concurrency=concurrency, tries=tries, timeout=timeout)
         self.system = load_system(system) if isinstance(system, str) else system
         self.concurrency = concurrency
-        self.client = ChatClient(
-            base_url=base_url.rstrip("/"),
-            model=model,
-            api_key_env=api_key_env,
-            timeout=timeout,
-            tries=tries,
-            backoff=backoff,
-            max_wait=max_wait,
-            cache=AnswerCache(cache) if cache is not None else None,
-            extra_body=dict(extra_body or {}),
-        )
+        self.client = ChatClient.to(
+            base_url, model, api_key_env=api_key_env, cache=cache, concurrency=concurrency,
+            timeout=timeout, tries=tries, backoff=backoff, max_wait=max_wait,
+            extra_body=extra_body,
+        )  # fmt: skip
         self.name = f"llm:{model}@{prompt_version()}"
 
     def translate_all(self, instructions: Sequence[str]) -> list[Translation]:

@@ -63,28 +63,6 @@ class Reply(Generic[T]):
     usage: Usage
 
 
-def check_endpoint(base_url: str, *, concurrency: int, tries: int, timeout: float) -> None:
-    """Refuse an endpoint that cannot work, before anything is asked.
-
-    Args:
-        concurrency: requests in flight at a time.
-        tries: requests a question at most.
-        timeout: seconds.
-
-    Raises:
-        JudgeError: the address is no URL, or a number is too small.
-    """
-    if not re.match(r"https?://", base_url):
-        raise JudgeError(
-            f"{base_url!r} is no endpoint. Expected a URL such as http://localhost:8000/v1"
-        )
-    if concurrency < 1 or tries < 1 or timeout <= 0:
-        raise JudgeError(
-            f"concurrency={concurrency} and tries={tries} must be at least 1, and "
-            f"timeout={timeout} above 0."
-        )
-
-
 @dataclass(frozen=True)
 class ChatClient:
     """Asks an OpenAI-compatible `/chat/completions`, with retries and a cache.
@@ -106,6 +84,53 @@ class ChatClient:
     cache: AnswerCache | None
     extra_body: Mapping[str, Any]
     sleep: Callable[[float], None] = time.sleep
+
+    @classmethod
+    def to(
+        cls,
+        base_url: str,
+        model: str,
+        *,
+        api_key_env: str | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        concurrency: int = 8,
+        timeout: float = 60.0,
+        tries: int = 4,
+        backoff: float = 1.0,
+        max_wait: float = 60.0,
+        extra_body: Mapping[str, Any] | None = None,
+    ) -> ChatClient:
+        """A client of an endpoint that can work; nothing is asked yet.
+
+        Args:
+            cache: folder of answers already paid for; None keeps none.
+            concurrency: requests the caller will have in flight at a time; only checked.
+            timeout, backoff, max_wait: seconds.
+            tries: requests a question at most.
+
+        Raises:
+            JudgeError: the address is no URL, or a number is too small.
+        """
+        if not re.match(r"https?://", base_url):
+            raise JudgeError(
+                f"{base_url!r} is no endpoint. Expected a URL such as http://localhost:8000/v1"
+            )
+        if concurrency < 1 or tries < 1 or timeout <= 0:
+            raise JudgeError(
+                f"concurrency={concurrency} and tries={tries} must be at least 1, and "
+                f"timeout={timeout} above 0."
+            )
+        return cls(
+            base_url=base_url.rstrip("/"),
+            model=model,
+            api_key_env=api_key_env,
+            timeout=timeout,
+            tries=tries,
+            backoff=backoff,
+            max_wait=max_wait,
+            cache=AnswerCache(cache) if cache is not None else None,
+            extra_body=dict(extra_body or {}),
+        )
 
     def headers(self) -> dict[str, str]:
         """Request headers; the key is read from the environment at each call and kept nowhere.

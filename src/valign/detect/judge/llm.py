@@ -12,8 +12,7 @@ import numpy as np
 
 from valign.detect.judge.answers import Failure, PairAnswer, pointwise_schema, scores_of
 from valign.detect.judge.asking import aligned, ask_all, mark_of, prompt_version, render
-from valign.detect.judge.cache import AnswerCache
-from valign.detect.judge.client import ChatClient, check_endpoint
+from valign.detect.judge.client import ChatClient
 from valign.detect.judge.errors import JudgeError
 from valign.detect.judge.usage import Usage
 from valign.values import ValueSystem, load_system
@@ -93,6 +92,9 @@ class LLMJudge:
         backoff, max_wait: seconds; see `ChatClient`.
         extra_body: further fields of the request, such as `{"max_tokens": 400}` or
             `{"response_format": {"type": "json_object"}}`.
+
+    Raises:
+        JudgeError: an address that is no URL, or a number that is too small.
     """
 
     remote = True
@@ -113,20 +115,13 @@ class LLMJudge:
         max_wait: float = 60.0,
         extra_body: Mapping[str, Any] | None = None,
     ):
-        check_endpoint(base_url, concurrency=concurrency, tries=tries, timeout=timeout)
         self.system = load_system(system) if isinstance(system, str) else system
         self.concurrency = concurrency
-        self.client = ChatClient(
-            base_url=base_url.rstrip("/"),
-            model=model,
-            api_key_env=api_key_env,
-            timeout=timeout,
-            tries=tries,
-            backoff=backoff,
-            max_wait=max_wait,
-            cache=AnswerCache(cache) if cache is not None else None,
-            extra_body=dict(extra_body or {}),
-        )
+        self.client = ChatClient.to(
+            base_url, model, api_key_env=api_key_env, cache=cache, concurrency=concurrency,
+            timeout=timeout, tries=tries, backoff=backoff, max_wait=max_wait,
+            extra_body=extra_body,
+        )  # fmt: skip
         self.name = f"judge:{model}@{prompt_version(POINTWISE)}"
 
     def score(

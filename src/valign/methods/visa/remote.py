@@ -10,7 +10,7 @@ from functools import cached_property
 import httpx
 from pydantic import BaseModel, ConfigDict
 
-from valign.detect.judge.client import ChatClient, Reply, check_endpoint
+from valign.detect.judge.client import ChatClient, Reply
 from valign.lm.rewriting import request
 from valign.methods.visa.errors import RewriteError
 from valign.methods.visa.rewriter import Task, template_text
@@ -57,23 +57,14 @@ class RemoteRewriter:
     tries: int = 4
 
     def __post_init__(self) -> None:
-        check_endpoint(
-            self.base_url, concurrency=self.concurrency, tries=self.tries, timeout=self.timeout
-        )
+        _ = self._client  # an endpoint that cannot work is refused now
 
     @cached_property
     def _client(self) -> ChatClient:
-        return ChatClient(
-            base_url=self.base_url.rstrip("/"),
-            model=self.model,
-            api_key_env=self.api_key_env,
-            timeout=self.timeout,
-            tries=self.tries,
-            backoff=1.0,
-            max_wait=60.0,
-            cache=None,
-            extra_body={},
-        )
+        return ChatClient.to(
+            self.base_url, self.model, api_key_env=self.api_key_env, concurrency=self.concurrency,
+            timeout=self.timeout, tries=self.tries,
+        )  # fmt: skip
 
     def rewrite(
         self,
