@@ -65,7 +65,7 @@ def write(lm: HostModel, control: Control, folder: Path) -> None:
         bias="none",
         target_modules=sorted(found),
         task_type="CAUSAL_LM",
-        base_model_name_or_path=lm.name,
+        base_model_name_or_path=getattr(lm.model, "name_or_path", "") or lm.name,
         inference_mode=True,
     ).save_pretrained(str(folder))
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
