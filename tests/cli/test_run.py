@@ -162,6 +162,27 @@ def test_several_methods_values_doses_and_seeds(command, run_command, model, tmp
     assert results.seeds == [0, 1] and {c.method for c in results.curves} >= {"caa", "random"}
 
 
+def test_a_trained_method_acts_as_fitted_unless_a_dose_is_asked_for(
+    command, run_command, model, tmp_path
+):
+    few = ("--set", "epochs=1", "--set", "bridge_epochs=1", "--set", "pairs=8")
+    arguments = run_command(model, tmp_path / "run", *few, method="svgt")
+    at = arguments.index("--dose")
+    del arguments[at : at + 2]
+    said = command(*arguments)
+    assert said.code == 0, said
+    blocks = {(b.method.split("[")[0], b.dose): b for b in Results.read(tmp_path / "run").blocks}
+    assert set(blocks) == {("none", None), ("random", 0.5), ("prompt", None), ("svgt", None)}
+    assert blocks["svgt", None].targets[0].dose.p95.value > 0
+
+
+def test_a_dose_that_is_no_number_is_refused(refused, run_command, model, tmp_path):
+    arguments = run_command(model, tmp_path / "run")
+    arguments[arguments.index("--dose") + 1] = "much"
+    said = refused(*arguments)
+    assert "much" in said and "0.5" in said and "fitted" in said
+
+
 def test_toward_each_steers_to_every_value_in_turn(
     command, run_command, model, tmp_path, monkeypatch
 ):

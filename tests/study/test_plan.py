@@ -13,6 +13,13 @@ def test_labels_tell_settings_of_one_method_apart():
     Plan(**{**GOOD, "methods": (MethodChoice("caa"), MethodChoice("caa", {"layers": "1"}))})
 
 
+def test_a_method_is_measured_at_its_own_doses_and_at_none_where_it_has_no_strength():
+    plan = Plan(**GOOD, doses=(0.1, 0.5))
+    assert plan.doses_of(MethodChoice("caa")) == (0.1, 0.5)
+    assert plan.doses_of(MethodChoice("svgt", {}, (None, 0.02))) == (None, 0.02)
+    assert plan.doses_of(MethodChoice("prompt")) == (None,)
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
@@ -26,6 +33,9 @@ def test_labels_tell_settings_of_one_method_apart():
         (dict(doses=(float("nan"),)), "positive number"),
         (dict(doses=(float("inf"),)), "positive number"),
         (dict(doses=(0.5, 0.5)), "dose 0.5 stands twice"),
+        (dict(methods=(MethodChoice("caa", {}, (0.5, -1.0)),)), "positive number"),
+        (dict(methods=(MethodChoice("caa", {}, ()),)), "positive number"),
+        (dict(methods=(MethodChoice("caa", {}, (None, None)),)), "dose None stands twice"),
         (dict(seeds=()), "needs a seed"),
         (dict(seeds=(1, 1)), "seed 1 stands twice"),
         (dict(prompts=0), "prompts must be at least 1"),

@@ -43,6 +43,22 @@ def test_cells_are_the_grid():
                for i in range(1, len(groups)))  # fmt: skip
 
 
+def test_a_method_may_have_doses_of_its_own():
+    spec = StudySpec.check({
+        **GOOD, "methods": ["caa", {"name": "svgt", "doses": ["fitted", 0.02]},
+                            {"name": "random", "doses": "fitted"}],
+        "doses": [0.1, 0.5],
+    })  # fmt: skip
+    doses = {m.name: spec.plan.doses_of(m) for m in spec.plan.methods}
+    assert doses == {
+        "none": (None,), "prompt": (None,), "caa": (0.1, 0.5), "svgt": (None, 0.02),
+        "random": (None,),
+    }  # fmt: skip
+    assert len(cells_of(spec.plan, ["reference"])) == 1 + 1 + 1 + 2 + 2 + 1
+    again = StudySpec.of_folder({"settings": spec.settings(), "grid": spec.grid()})
+    assert again.plan == spec.plan
+
+
 def test_the_grid_is_no_setting():
     spec = StudySpec.check(GOOD)
     wider = StudySpec.check({**GOOD, "seeds": [0, 1], "doses": [0.1], "values": "each"})
@@ -64,6 +80,10 @@ def test_the_grid_is_no_setting():
         (dict(models=[3]), r"models, row 1: .*\(got 3\)"),
         (dict(doses=[0.5, "much"]), r"doses, row 2: .*\(got 'much'\)"),
         (dict(doses=[0.5, -1]), r"positive number of nats"),
+        (
+            dict(methods=[{"name": "caa", "doses": [0]}]),
+            r"methods, row 1: .*positive number of nats",
+        ),
         (dict(seeds=[1, 1]), r"seed 1 stands twice"),
         (dict(prompts=0), r"prompts must be at least 1"),
         (dict(corpus="valuetext"), r"corpus: .*valuetext"),

@@ -28,8 +28,11 @@ def run(
     ),
     away: list[str] = typer.Option([], "--away", help="Value or profile to move away from."),
     out: Path = typer.Option(Path("runs/run"), "--out", "-o", help="Folder of the run."),
-    dose: list[float] = typer.Option(
-        [0.5], "--dose", help="How far, in nats (95th percentile of per-token KL); repeatable."
+    dose: list[str] = typer.Option(
+        [],
+        "--dose",
+        help="How far, in nats (95th percentile of per-token KL), or `fitted`: as strong as the "
+        "fit made it; repeatable. Default: 0.5, and `fitted` for methods that are trained.",
     ),
     seed: list[int] = typer.Option([0], "--seed", help="Repeatable."),
     setting: list[str] = typer.Option([], "--set", help="method.key=value, repeatable."),
@@ -61,12 +64,13 @@ def run(
     settings = _settings(setting, method)
     chosen = []
     for name in dict.fromkeys([*BASELINES, *method]):
-        get_method(name, **settings.get(name, {}))  # a wrong name or setting ends here
-        chosen.append(MethodChoice(name, settings.get(name, {})))
+        made = get_method(name, **settings.get(name, {}))  # a wrong name or setting ends here
+        as_fitted = (None,) if made.trains_strength and not dose else None
+        chosen.append(MethodChoice(name, settings.get(name, {}), as_fitted))
     plan = Plan(
         methods=tuple(chosen),
         targets=tuple(wanted),
-        doses=tuple(dose),
+        doses=_doses(dose),
         seeds=tuple(seed),
         prompts=prompts,
         neutral=neutral,
@@ -82,6 +86,19 @@ def run(
         typer.echo(results.to_json())
     else:
         summary(results, out)
+
+
+def _doses(given: list[str]) -> tuple[float | None, ...]:
+    """What was asked for; .5 nats where nothing was."""
+    from valign.study.plan import FITTED, PlanError
+
+    try:
+        return tuple(None if dose == FITTED else float(dose) for dose in given or ["0.5"])
+    except ValueError:
+        raise PlanError(
+            f"Cannot read --dose {' '.join(given)}; write a number of nats, for example 0.5, or "
+            "`fitted`."
+        ) from None
 
 
 def _settings(given: list[str], methods: list[str]) -> dict[str, dict[str, str]]:

@@ -76,6 +76,9 @@ class Method(Configured):
 
     has_strength: ClassVar[bool] = True
     """Whether a dose can be set on its controls; an instruction is given or not."""
+    trains_strength: ClassVar[bool] = False
+    """Whether its training settles how strongly its controls act; a dose is then an afterthought,
+    and what is measured unless one is asked for is the control as fitted."""
 
     def fit(self, lm: HostModel, corpus: Corpus, target: Profile) -> Control:
         """A control that moves the model towards the target profile.

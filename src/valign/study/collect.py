@@ -20,7 +20,6 @@ from valign.measure.cost import relative_time
 from valign.measure.facts import kept_rate, wrong_rate
 from valign.measure.fluency import distinct_rate, perplexity, repetition_rate
 from valign.measure.rate import rate
-from valign.methods import method_class
 from valign.study.answers import Answers
 from valign.study.battery import Battery, Explains
 from valign.study.plan import MethodChoice, Plan
@@ -234,7 +233,6 @@ class Collector:
 
     def samples(self) -> list[Sample]:
         """Answers side by side: for each target the first prompts, at the middle dose."""
-        dose = self.plan.doses[len(self.plan.doses) // 2]
         found: list[Sample] = []
         for number, target in enumerate(self.targets):
             if len(found) >= max(_SAMPLES, len(self.targets)):
@@ -243,8 +241,9 @@ class Collector:
             for unit in self._units["ungated"][number * wanted : (number + 1) * wanted]:
                 rows = {"none": self._by["ungated", "none", "", None][unit]}
                 for choice in self.plan.methods:
-                    strength = dose if method_class(choice.name).has_strength else None
-                    row = self._by["ungated", choice.label, target, strength].get(unit)
+                    doses = self.plan.doses_of(choice)
+                    middle = doses[len(doses) // 2]
+                    row = self._by["ungated", choice.label, target, middle].get(unit)
                     if row is not None and choice.name != "none":
                         rows[choice.label] = row
                 first = rows["none"]
@@ -322,8 +321,7 @@ def collect(bench: Finished, *, command: str, title: str = "", explain: bool = T
     )
     blocks = []
     for choice in plan.methods:
-        doses = plan.doses if method_class(choice.name).has_strength else (None,)
-        for dose in doses:
+        for dose in plan.doses_of(choice):
             blocks.append(_completed(collector.block(choice, dose, slopes), choice, bench))
     return Results(
         run_id=folder.path.name,
@@ -349,7 +347,7 @@ def collect(bench: Finished, *, command: str, title: str = "", explain: bool = T
         ),
         prompts=battery.name,
         blocks=blocks,
-        curves=_curves(blocks) if len(plan.doses) > 1 else [],
+        curves=_curves(blocks),
         samples=marked(collector.samples(), battery) if explain else collector.samples(),
     )
 
@@ -407,6 +405,8 @@ def _curves(blocks: Sequence[Block]) -> list[DoseCurve]:
             by[block.method].append(block)
     curves = []
     for method, found in by.items():
+        if len(found) < 2:
+            continue
         points = []
         for block in sorted(found, key=lambda b: b.dose or 0):
             doses = [t.dose.p95.value for t in block.targets if t.dose is not None]

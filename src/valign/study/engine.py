@@ -22,7 +22,7 @@ from valign.control import Control, ControlFileError, EditsControl, RewriteContr
 from valign.lm import DoseMeter, HostModel, generate, token_logprobs
 from valign.lm.errors import UnsupportedSiteError
 from valign.lm.render import Prompt
-from valign.methods import get_method, method_class
+from valign.methods import get_method
 from valign.study.battery import Ask, Battery
 from valign.study.folder import RunFolder
 from valign.study.plan import MethodChoice, Plan
@@ -95,7 +95,7 @@ class Bench:
         self._meters: dict[int, DoseMeter] = {}
         self._fitted: tuple[tuple[str, str, int], Control, float] | None = None
         self._cost = folder.cost()
-        arms = sum(len(self._doses(method)) for method in plan.methods)
+        arms = sum(len(plan.doses_of(method)) for method in plan.methods)
         asked = sum(
             len(battery.dilemmas(seed, plan.prompts)) + len(battery.neutral(seed, plan.neutral))
             for seed in plan.seeds
@@ -110,15 +110,15 @@ class Bench:
         cannot be fitted or dosed on this model is refused before any answer is made.
         """
         for seed, method in product(self.plan.seeds, reversed(self.plan.methods)):
-            for target, dose in product(self.plan.targets, self._doses(method)):
+            for target, dose in product(self.plan.targets, self.plan.doses_of(method)):
                 self._control(method, target, dose, seed)
         for seed in self.plan.seeds:
             self._arm("none", None, seed, {"": None})
             for method in self.plan.methods:
-                for dose in self._doses(method):
+                for dose in self.plan.doses_of(method):
                     self._arm(method.label, dose, seed, self._lazy(method, dose, seed))
         for method in self.plan.methods:
-            for dose in self._doses(method):
+            for dose in self.plan.doses_of(method):
                 self._time(method, dose)
 
     def _time(self, method: MethodChoice, dose: float | None) -> None:
@@ -143,9 +143,6 @@ class Bench:
         else:
             make = partial(self._control, choice, target, dose, seed)
             self._arm(choice.label, dose, seed, {str(target): make})
-
-    def _doses(self, method: MethodChoice) -> tuple[float | None, ...]:
-        return self.plan.doses if method_class(method.name).has_strength else (None,)
 
     def _lazy(
         self, method: MethodChoice, dose: float | None, seed: int

@@ -6,10 +6,14 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from valign.methods import method_class
 from valign.values import Profile, ValignError
 
 BASELINES = ("none", "random", "prompt")
 """Methods every table holds, named or not."""
+
+FITTED = "fitted"
+"""Said in place of a dose: the control acts as strongly as its fit made it."""
 
 
 class PlanError(ValignError, ValueError):
@@ -18,10 +22,15 @@ class PlanError(ValignError, ValueError):
 
 @dataclass(frozen=True)
 class MethodChoice:
-    """A method by name with its settings; `label` tells two settings of one method apart."""
+    """A method by name with its settings; `label` tells two settings of one method apart.
+
+    Attributes:
+        doses: its own in place of the plan's, None among them meaning as fitted.
+    """
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
+    doses: tuple[float | None, ...] | None = None
 
     @property
     def label(self) -> str:
@@ -37,7 +46,8 @@ class Plan:
     Attributes:
         methods: rows of the table.
         targets: wanted profiles, each a column of runs.
-        doses: in nats (95th percentile of per-token KL); methods without strength ignore them.
+        doses: in nats (95th percentile of per-token KL), None for as fitted; methods without
+            strength ignore them.
         seeds: each draws its own corpus, prompts and sampling.
         prompts, neutral, dose_prompts: how many of each, per seed.
         max_new_tokens: length of answers.
@@ -48,7 +58,7 @@ class Plan:
 
     methods: tuple[MethodChoice, ...]
     targets: tuple[Profile, ...]
-    doses: tuple[float, ...] = (0.5,)
+    doses: tuple[float | None, ...] = (0.5,)
     seeds: tuple[int, ...] = (0,)
     prompts: int = 60
     neutral: int = 20
@@ -71,19 +81,31 @@ class Plan:
         for name in ("neutral", "temperature"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise PlanError(f"{name} must be 0 or more, got {getattr(self, name)}.")
-        wrong = [dose for dose in self.doses if not 0 < dose < math.inf]
-        if wrong or not self.doses:
-            raise PlanError(
-                f"A dose is a positive number of nats, for example 0.5; got {wrong or 'none'}."
-            )
+        for doses in (self.doses, *(m.doses for m in self.methods if m.doses is not None)):
+            wrong = [dose for dose in doses if dose is not None and not 0 < dose < math.inf]
+            if wrong or not doses:
+                raise PlanError(
+                    "A dose is a positive number of nats, for example 0.5, or `fitted`; got "
+                    f"{wrong or 'none'}."
+                )
         if not self.seeds:
             raise PlanError("A plan needs a seed, for example 0.")
         for what, named in (
             ("method", [method.label for method in self.methods]),
             ("target", [str(target) for target in self.targets]),
             ("dose", list(self.doses)),
+            *(("dose", list(m.doses)) for m in self.methods if m.doses is not None),
             ("seed", list(self.seeds)),
         ):
             twice = [name for name in named if named.count(name) > 1]
             if twice:
                 raise PlanError(f"The {what} {twice[0]} stands twice in the plan; give it once.")
+
+    def doses_of(self, method: MethodChoice) -> tuple[float | None, ...]:
+        """The doses a method is measured at; None is the control as fitted.
+
+        A method without strength knows nothing else.
+        """
+        if not method_class(method.name).has_strength:
+            return (None,)
+        return self.doses if method.doses is None else method.doses

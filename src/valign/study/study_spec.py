@@ -4,7 +4,7 @@
     models: [reference]                   # or {name: mine, path: ../models/mine, dtype: bfloat16}
     methods: [caa, {caa: {specific: true}}, neva]
     values: each                          # or names and profiles: [benevolence, power=-1]
-    doses: [0.25, 0.5]
+    doses: [0.25, 0.5]                    # or `fitted`: as strong as the fit made it
     seeds: [0, 1, 2]
     prompts: 60
 
@@ -25,12 +25,16 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
 from valign.study.cells import Cell
-from valign.study.plan import BASELINES, MethodChoice, Plan, PlanError
+from valign.study.plan import BASELINES, FITTED, MethodChoice, Plan, PlanError
 from valign.values import Profile, ValignError, ValueSystem, load_system
 
 
 class StudyFileError(ValignError, ValueError):
     """A study's file with faults; the message lists all of them."""
+
+
+def _listed(given: Any) -> Any:
+    return given if isinstance(given, list) else [given]
 
 
 class _Part(BaseModel):
@@ -51,15 +55,25 @@ class ModelEntry(_Part):
     dtype: str = "auto"
 
 
+def _dose(given: Any) -> Any:
+    """`fitted` is None, as in a plan."""
+    return None if given == FITTED else given
+
+
+Doses = Annotated[list[Annotated[float | None, BeforeValidator(_dose)]], BeforeValidator(_listed)]
+
+
 class MethodEntry(_Part):
-    """A method of a study with its settings."""
+    """A method of a study with its settings, and doses where they are not the study's."""
 
     name: str
     settings: dict[str, JsonValue] = {}
+    doses: Doses | None = None
 
     @property
     def choice(self) -> MethodChoice:
-        return MethodChoice(self.name, dict(self.settings))
+        own = None if self.doses is None else tuple(self.doses)
+        return MethodChoice(self.name, dict(self.settings), own)
 
 
 def _model(given: Any) -> Any:
@@ -74,7 +88,7 @@ def _model(given: Any) -> Any:
 
 
 def _method(given: Any) -> Any:
-    """`caa` or `{caa: {specific: true}}`."""
+    """`caa`, `{caa: {specific: true}}` or `{name: svgt, doses: [fitted]}`."""
     if isinstance(given, str):
         return {"name": given}
     if isinstance(given, dict) and len(given) == 1:
@@ -82,10 +96,6 @@ def _method(given: Any) -> Any:
         if isinstance(name, str) and name != "name":
             return {"name": name, "settings": settings or {}}
     return given
-
-
-def _listed(given: Any) -> Any:
-    return given if isinstance(given, list) else [given]
 
 
 class StudySpec(_Part):
@@ -106,7 +116,7 @@ class StudySpec(_Part):
     methods: Annotated[list[Annotated[MethodEntry, BeforeValidator(_method)]],
                        BeforeValidator(_listed), Field(min_length=1)]  # fmt: skip
     values: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
-    doses: Annotated[list[float], BeforeValidator(_listed)] = [0.5]
+    doses: Doses = [0.5]
     seeds: Annotated[list[int], BeforeValidator(_listed)] = [0]
     corpus: str | None = None
     detector: str | None = None
@@ -165,6 +175,11 @@ class StudySpec(_Part):
                 get_method(method.name, **method.settings)
             except ValignError as error:
                 yield f"methods, row {row}: {error}"
+                continue
+            try:
+                replace(_blank(load_system("schwartz10")), methods=(method.choice,))
+            except PlanError as error:
+                yield f"methods, row {row}: {error}"
         names = [model.name for model in self.models]
         for name in sorted({name for name in names if names.count(name) > 1}):
             rows = [row for row, other in enumerate(names, 1) if other == name]
@@ -217,8 +232,9 @@ class StudySpec(_Part):
     @property
     def plan(self) -> Plan:
         """What is done on each model; the baselines first."""
-        named = [MethodEntry(name=name) for name in BASELINES]
-        named += [m for m in self.methods if m not in named]
+        plain = [m.name for m in self.methods if not m.settings]
+        named = [MethodEntry(name=name) for name in BASELINES if name not in plain]
+        named += self.methods
         return Plan(
             methods=tuple(method.choice for method in named),
             targets=self.targets,
@@ -228,7 +244,7 @@ class StudySpec(_Part):
         )
 
     @property
-    def _doses(self) -> tuple[float, ...]:
+    def _doses(self) -> tuple[float | None, ...]:
         return tuple(self.doses)
 
     def _asking(self) -> dict[str, Any]:
@@ -257,18 +273,15 @@ def cells_of(plan: Plan, models: Sequence[str]) -> list[Cell]:
 
     The unsteered model comes first under each seed; doses of one fit are neighbours.
     """
-    from valign.methods import method_class
-
     found = []
     for model in models:
         for seed in plan.seeds:
             found.append(Cell(model, seed, "none", "", None))
             for method in plan.methods:
-                doses = plan.doses if method_class(method.name).has_strength else (None,)
                 found += [
                     Cell(model, seed, method.label, str(target), dose)
                     for target in plan.targets
-                    for dose in doses
+                    for dose in plan.doses_of(method)
                 ]
     return found
 

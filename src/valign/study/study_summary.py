@@ -138,7 +138,7 @@ def _rows(model: ModelOfStudy) -> list[dict[str, Any]]:
                 methods=(choice,),
                 targets=(target,),
                 seeds=(cell.seed,),
-                doses=(cell.dose or 1.0,),
+                doses=(cell.dose,),
             )
             natural = model.battery.natural(cell.seed)
             slopes = None if natural is None else see_slopes(natural, target.array[None])

@@ -29,6 +29,7 @@ class AdapterMethod(Method):
     nobody.
     """
 
+    trains_strength: ClassVar[bool] = True
     loss: ClassVar[Literal["sigmoid", "sigmoid_norm", "sft"]] = "sigmoid"
 
     rank: int = Field(default=16, ge=1)

@@ -45,6 +45,7 @@ class SVGT(Method):
     """
 
     name: ClassVar[str] = "svgt"
+    trains_strength: ClassVar[bool] = True
 
     mode: BridgeMode = "bridge"
     """`bridge`, or `inject`: the decoded correction is added to the residual stream (the paper's
