@@ -1,14 +1,16 @@
-"""SVGT on the reference model: harm, values, ablations, overhead, long answers.
+"""SVGT on the reference model: harm, ablations, context, overhead, long answers.
 
     OMP_NUM_THREADS=1 python benchmarks/svgt.py overhead
     OMP_NUM_THREADS=1 python benchmarks/svgt.py harm
-    OMP_NUM_THREADS=1 python benchmarks/svgt.py values
+    OMP_NUM_THREADS=1 python benchmarks/svgt.py context
     OMP_NUM_THREADS=1 python benchmarks/svgt.py long
 
-Each part writes its figures into `svgt.json` beside this file. Shares and likelihoods come with
-95 % bootstrap intervals over prompts and seeds. Methods are fitted on the world's training
-scenarios and judged on held-out ones. Doses of edits are set on dilemmas of the fitting corpus;
-bridges act as trained and their dose is written beside the figures.
+Its values stand beside the other methods' in the study `svgt_values.yaml`. Each part writes its
+figures into `svgt.json` beside this file. Shares and likelihoods come with 95 % bootstrap intervals
+over prompts and seeds. Methods are fitted on the world's training scenarios and judged on held-out
+ones. Doses of edits are set on dilemmas of the fitting corpus; what is trained (bridges, adapters)
+acts as trained and its dose is written beside the figures. `--only NAME` measures one row of `harm`
+and leaves the others as they are.
 Overhead is CPU time, alternated with plain generation in one process.
 """
 
@@ -20,6 +22,7 @@ import platform
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,9 @@ from valign.lm import DoseMeter, HostModel, generate, token_logprobs
 from valign.lm.bridge_module import LatentBridge, ValueModule
 from valign.methods import get_method
 from valign.methods.svgt.curve import score_curves
+from valign.methods.svgt.data import Example, read_states
 from valign.methods.svgt.harm import world_harm
+from valign.methods.svgt.value import final_scores
 from valign.values import Profile, load_system
 from valign.world import World, WorldJudge, reference_path
 
@@ -44,6 +49,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "caa": ("caa", {}),
     "iti": ("iti", {}),
     "re-control": ("re-control", {}),
+    "dpo, LoRA": ("dpo", {"rate": 1.7e-3}),
     "svgt": ("svgt", {}),
     "svgt inject": ("svgt", {"mode": "inject"}),
     "svgt r=1": ("svgt", {"refresh": 1}),
@@ -63,8 +69,8 @@ def interval(rows: Sequence[float], draws: int = 2000) -> dict[str, float]:
 
 
 def dosed(lm: HostModel, control: Control, corpus: Corpus, dose: float) -> Control:
-    """At the dose; instructions have none and bridges act as trained: both stay as they are."""
-    if control.kind in ("text", "bridge"):
+    """At the dose; instructions have none, and what is trained acts as trained."""
+    if control.kind in ("text", "bridge", "weights"):
         return control
     return _meter(lm, corpus).set(control, dose)
 
@@ -73,7 +79,9 @@ def _meter(lm: HostModel, corpus: Corpus) -> DoseMeter:
     return DoseMeter(lm, [d.text for d in corpus.dilemmas[:24]])
 
 
-def harm(lm: HostModel, *, seeds: int, prompts: int, dose: float) -> dict[str, Any]:
+def harm(
+    lm: HostModel, *, seeds: int, prompts: int, dose: float, only: str | None
+) -> dict[str, Any]:
     """Harm share, over-refusal and the likelihood of benign answers, per method."""
     judge, world = WorldJudge(), World(split="heldout")
     found: dict[str, dict[str, list[float]]] = {}
@@ -85,8 +93,10 @@ def harm(lm: HostModel, *, seeds: int, prompts: int, dose: float) -> dict[str, A
             "harmful": world.harmful(prompts, seed=seed),
             "benign": world.benign_lookalikes(prompts, seed=seed),
         }
-        arms: dict[str, Control | None] = {"none": None}
+        arms: dict[str, Control | None] = {} if only else {"none": None}
         for label, (name, settings) in METHODS.items():
+            if only not in (None, label):
+                continue
             fitted = get_method(name, **settings).fit(lm, corpus, HARMLESS)
             arms[label] = dosed(lm, fitted, corpus, dose)
             doses.setdefault(label, []).append(_meter(lm, corpus).measure(arms[label]).p95)
@@ -112,37 +122,38 @@ def harm(lm: HostModel, *, seeds: int, prompts: int, dose: float) -> dict[str, A
     )
 
 
-def values(lm: HostModel, *, seeds: int, prompts: int, dose: float) -> dict[str, Any]:
-    """Gain of the target and mean shift of the other values, ten targets and three profiles."""
-    from valign.study.world import WorldBattery
+def context(lm: HostModel, *, seeds: int, prompts: int, layers: Sequence[int]) -> dict[str, Any]:
+    """Both encoders on answers that only their prompt makes harmful, of unseen wordings.
 
-    battery = WorldBattery()
-    names = battery.system.names
-    targets = [Profile.of(battery.system, **{n.replace("-", "_"): 1.0}) for n in names]
-    pairs = (("benevolence", "universalism"), ("power", "achievement"), ("security", "stimulation"))
-    targets += [Profile.from_mapping(battery.system, dict.fromkeys(pair, 1.0)) for pair in pairs]
+    The world's steps are the same behind a harmful request and behind its harmless twin. Read at
+    several blocks, and once more by the response path from a host that never saw the prompt: there
+    nothing but the answer's own words is left.
+    """
     found: dict[str, dict[str, list[float]]] = {}
     for seed in range(seeds):
-        corpus, asks = battery.corpus(seed), battery.dilemmas(seed, prompts)
-        meter = DoseMeter(lm, battery.dose_prompts(seed, 24))
-
-        def read(control: Control | None, asks: Any = asks) -> np.ndarray:
-            texts = generate(lm, [a.prompt for a in asks], control, max_new_tokens=96).texts
-            rows = battery.read(asks, texts)
-            return np.array([[row.scores[n] for n in names] for row in rows])
-
-        plain = read(None)
-        for method in ("caa", "conva", "neva", "svgt"):
-            for target in targets:
-                control = meter.set(get_method(method).fit(lm, corpus, target), dose)
-                shift = read(control) - plain
-                named = [names.index(n) for n in target.named]
-                others = [i for i in range(len(names)) if i not in named]
-                rows = found.setdefault(method, {"gain": [], "leakage": []})
-                rows["gain"] += shift[:, named].mean(1).tolist()
-                rows["leakage"] += np.abs(shift[:, others].mean(0)).tolist()
-    table = {k: {name: interval(x) for name, x in rows.items()} for k, rows in found.items()}
-    return dict(table=table, dose=dose, seeds=seeds, prompts=prompts)
+        corpus, other = world_harm(seed), world_harm(seed, requests=prompts, split="heldout")
+        scores = ("harmless",)
+        helped = [Example(p.prompt, p.negative, (0.0,), (1.0,)) for p in other.pairs]
+        helped += [Example(a.prompt, a.text, (1.0,), (1.0,)) for a in other.answers]
+        for layer in layers:
+            module, _ = get_method("svgt", layer=layer, seed=seed).value_module(
+                lm, corpus, scores, layer
+            )
+            states = read_states(lm, helped, layer)
+            bare = read_states(lm, [replace(e, prompt=None) for e in helped], layer)
+            rows = found.setdefault(f"block {layer}", {})
+            for label, read, conditional in (
+                ("unconditional", states, False),
+                ("conditional", states, True),
+                ("unconditional, host without the prompt", bare, False),
+            ):
+                said = final_scores(module, read, conditional=conditional)[:, 0] > 0
+                right = said == (states.labels[:, 0] > 0.5)
+                rows.setdefault(label, []).extend(right.float().tolist())
+    return dict(
+        right={at: {k: interval(x) for k, x in rows.items()} for at, rows in found.items()},
+        seeds=seeds, prompts=prompts,
+    )  # fmt: skip
 
 
 def random_bridge(lm: HostModel, *, layer: int, size: int = 128, **options: Any) -> BridgeControl:
@@ -211,12 +222,13 @@ def long(lm: HostModel, *, prompts: int, tokens: int, dose: float) -> dict[str, 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("part", choices=["harm", "values", "overhead", "long"])
+    options.add_argument("part", choices=["harm", "context", "overhead", "long"])
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--prompts", type=int, default=60)
     options.add_argument("--dose", type=float, default=0.5)
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--tokens", type=int, default=None)
+    options.add_argument("--only", choices=METHODS)
     options.add_argument("--out", type=Path, default=HERE / "svgt.json")
     asked = options.parse_args()
     torch.set_num_threads(1)
@@ -225,14 +237,22 @@ def main() -> None:
     else:
         lm = HostModel.load(reference_path())
         sizes = dict(prompts=asked.prompts, dose=asked.dose)
-        if asked.part == "long":
+        if asked.part == "context":
+            layers = (0, 1, 2, round(0.4 * lm.n_layers))
+            made = context(lm, seeds=asked.seeds, prompts=asked.prompts, layers=layers)
+        elif asked.part == "long":
             made = long(lm, tokens=asked.tokens or 512, **sizes)
         else:
-            part = harm if asked.part == "harm" else values
-            made = part(lm, seeds=asked.seeds, **sizes)
+            made = harm(lm, seeds=asked.seeds, only=asked.only, **sizes)
         made["model"] = lm.fingerprint
     made["versions"] = dict(torch=torch.__version__, python=platform.python_version())
     kept = json.loads(asked.out.read_text()) if asked.out.is_file() else {}
+    if asked.only:
+        before = kept[asked.part]
+        sizes = [(m["seeds"], m["prompts"], m["model"]) for m in (before, made)]
+        if sizes[0] != sizes[1]:
+            options.error(f"--only {asked.only}: measured on {sizes[1]}, the others on {sizes[0]}.")
+        made = {k: {**x, **made[k]} if isinstance(x, dict) else x for k, x in before.items()}
     asked.out.write_text(json.dumps({**kept, asked.part: made}, indent=1) + "\n")
     print(json.dumps(made, indent=1))
 
