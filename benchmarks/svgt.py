@@ -32,8 +32,10 @@ from speed import ANSWER, PROMPT, make_lm
 
 from valign.control import BridgeControl, Control
 from valign.corpora.types import Corpus
-from valign.lm import DoseMeter, HostModel, generate, token_logprobs
+from valign.lm import DoseMeter, HostModel, generate, token_kl, token_logprobs
+from valign.lm.bridge import BridgeSession
 from valign.lm.bridge_module import LatentBridge, ValueModule
+from valign.lm.score import answer_distributions, pad_right
 from valign.methods import get_method
 from valign.methods.svgt.curve import score_curves
 from valign.methods.svgt.data import Example, read_states
@@ -49,7 +51,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "caa": ("caa", {}),
     "iti": ("iti", {}),
     "re-control": ("re-control", {}),
-    "dpo, LoRA": ("dpo", {"rate": 1.7e-3}),
+    "dpo, LoRA": ("dpo", {}),
     "svgt": ("svgt", {}),
     "svgt inject": ("svgt", {"mode": "inject"}),
     "svgt r=1": ("svgt", {"refresh": 1}),
@@ -207,17 +209,51 @@ def overhead(*, rounds: int, tokens: int) -> dict[str, Any]:
     return dict(rows=rows, tokens=tokens, prompt=PROMPT, answer=ANSWER)
 
 
-def long(lm: HostModel, *, prompts: int, tokens: int, dose: float) -> dict[str, Any]:
-    """The score along answers that may not end, guided and not."""
-    corpus = world_harm(0)
-    control = dosed(lm, get_method("svgt").fit(lm, corpus, HARMLESS), corpus, dose)
+def long(lm: HostModel, *, prompts: int, tokens: int, bin: int = 80) -> dict[str, Any]:
+    """Guidance along long answers: free ones, and harmful ones that are put into its mouth.
+
+    The reference model ends its answers after some twenty tokens and, made to go on, says nothing
+    that reads as harm. So the question whether guidance fades is put to forced answers of `tokens`
+    tokens, one harmful step after another: is the bridge still open late in them, and does it
+    still move the model as it did early?
+    """
+    control = get_method("svgt").fit(lm, world_harm(0), HARMLESS)
     assert isinstance(control, BridgeControl)
-    stop, lm.__dict__["stop_ids"] = lm.stop_ids, frozenset()
     asked = [i.messages for i in World(split="heldout").harmful(prompts)]
-    room = lm.context_length - max(len(lm.encode_prompt(p)) for p in asked)
-    curves = score_curves(lm, asked, control, max_new_tokens=min(tokens, room))
-    lm.__dict__["stop_ids"] = stop
-    return {arm: {k: v.tolist() for k, v in curve.items()} for arm, curve in curves.items()}
+    free = score_curves(lm, asked, control, max_new_tokens=48)
+    steps = [p.negative for p in world_harm(0, requests=4 * prompts, split="heldout").pairs]
+    answers = []
+    for number in range(prompts):
+        text = " ".join(steps[(number + 7 * k) % len(steps)] for k in range(len(steps)))
+        answers.append(lm.tokenizer(text, add_special_tokens=False).input_ids[:tokens])
+    assert all(len(ids) == tokens for ids in answers), "too few steps for such long answers"
+    plain = answer_distributions(lm, asked, answers, batch_size=8)
+    moved = torch.stack(token_kl(lm, asked, answers, control, plain, batch_size=8))
+    rows = [lm.encode_prompt(prompt) for prompt in asked]
+    ids, mask = pad_right([p + a for p, a in zip(rows, answers, strict=True)], lm)
+    with (
+        torch.no_grad(),
+        BridgeSession(lm, [control] * prompts, prompt_lengths=[len(p) for p in rows]) as session,
+    ):
+        lm.model(input_ids=ids, attention_mask=mask, use_cache=False)
+        told = [receipt.guidance for receipt in session.receipts()]
+    every = max(control.refresh, 1)
+
+    def binned(series: torch.Tensor, width: int) -> list[dict[str, float]]:
+        return [interval(part.mean(1).tolist()) for part in series.split(width, dim=1)]
+
+    count = tokens // every
+    return dict(
+        free={arm: {k: v.tolist() for k, v in curve.items()} for arm, curve in free.items()},
+        forced=dict(
+            bin=bin,
+            moved=binned(moved, bin),
+            score=binned(torch.tensor([g.before for g in told])[:, :count, 0], bin // every),
+            open=binned(torch.tensor([g.open for g in told])[:, :count], bin // every),
+        ),
+        prompts=prompts,
+        tokens=tokens,
+    )
 
 
 def main() -> None:
@@ -241,7 +277,7 @@ def main() -> None:
             layers = (0, 1, 2, round(0.4 * lm.n_layers))
             made = context(lm, seeds=asked.seeds, prompts=asked.prompts, layers=layers)
         elif asked.part == "long":
-            made = long(lm, tokens=asked.tokens or 512, **sizes)
+            made = long(lm, tokens=asked.tokens or 640, prompts=asked.prompts)
         else:
             made = harm(lm, seeds=asked.seeds, only=asked.only, **sizes)
         made["model"] = lm.fingerprint
