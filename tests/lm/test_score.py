@@ -9,7 +9,7 @@ from tests.lm.test_rows import reading_gate
 from tests.lm.tiny import FAMILIES, PROMPTS, tiny_lm
 from valign.control import TextControl
 from valign.lm import PromptTooLongError, generate, token_kl, token_logprobs
-from valign.lm.score import answer_distributions
+from valign.lm.score import answer_distributions, answer_nll, pad_right
 
 
 def controls_for(lm, family, kind):
@@ -101,3 +101,20 @@ def test_kl_is_zero_for_the_same_and_the_sum_for_another():
             q, p = steered[row][t].double(), plain[row][t].double()
             assert float(found[t]) == pytest.approx(float((q.exp() * (q - p)).sum()), rel=1e-3)
         assert float(found.min()) > 0
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
+def test_the_nll_that_learns_is_the_one_that_scores(family):
+    lm = tiny_lm(family)
+    answers = ["a house by the sea", "yes", "no more of this, thank you"]
+    control = controls_for(lm, family, "add")[0]
+    rows = [lm.encode_example(prompt, text) for prompt, text in zip(PROMPTS, answers, strict=False)]
+    heads = [head for _, head in rows]
+    ids, mask = pad_right([tokens for tokens, _ in rows], lm)
+    with lm.controlled(control, prompt_lengths=heads):
+        nll, inside = answer_nll(lm, ids, mask, heads)
+    said = [tokens[head:] for tokens, head in rows]
+    expected = token_logprobs(lm, PROMPTS[: len(rows)], said, control)
+    for row, wanted in enumerate(expected):
+        close(-nll[row][inside[row]].detach(), wanted)
+    assert int(inside.sum()) == sum(map(len, said))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 
 from valign.control.control import Control, TextControl
 from valign.control.rewrite import RewriteControl
@@ -62,20 +63,50 @@ def answer_logits(
             None if (c := controls[i]) is None or c.kind == "text" else c for i in batch
         ]
         one: Any = acting[0] if all(c is acting[0] for c in acting) else acting
-        inputs: dict[str, Any] = dict(input_ids=ids, attention_mask=mask, use_cache=False)
-        skipped = min(heads[i] for i in batch) - 1
-        if "logits_to_keep" in lm.accepts:  # no vocabulary projection for the prompts
-            inputs["logits_to_keep"] = ids.shape[1] - skipped
         lengths = [heads[i] for i in batch]
+        skipped = min(lengths) - 1
         with torch.no_grad(), open_session(lm, one, prompt_lengths=lengths):
-            logits = lm.model(**inputs).logits
-        if logits.shape[1] == ids.shape[1]:
-            logits = logits[:, skipped:]
+            logits = _late_logits(lm, ids, mask, skipped)
         for number, i in enumerate(batch):
             span = slice(heads[i] - 1 - skipped, len(rows[i]) - 1 - skipped)
             targets = ids[number, heads[i] : len(rows[i])]
             found[i] = reduce(i, logits[number, span].float(), targets)
     return found  # type: ignore[return-value]
+
+
+def answer_nll(
+    lm: HostModel, ids: torch.Tensor, mask: torch.Tensor, heads: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """-log p of the answers' tokens with its gradient, under whatever session is open.
+
+    Args:
+        ids, mask: rows padded on the right, (batch, longest).
+        heads: prompt tokens of each row, at least 1.
+
+    Returns:
+        (batch, n) nats, and which of them belong to an answer; the others mean nothing.
+    """
+    skipped = min(heads) - 1
+    logits = _late_logits(lm, ids, mask, skipped)
+    targets = ids[:, skipped + 1 :]
+    nll = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), targets, reduction="none")
+    columns = torch.arange(skipped + 1, ids.shape[1], device=ids.device)
+    behind = columns >= torch.tensor(heads, device=ids.device)[:, None]
+    return nll, (behind & mask[:, skipped + 1 :].bool()).to(nll.device)
+
+
+def _late_logits(
+    lm: HostModel, ids: torch.Tensor, mask: torch.Tensor, skipped: int
+) -> torch.Tensor:
+    """Logits behind the first `skipped` tokens, which all rows spend on their prompts.
+
+    Where the model can leave them out they are never projected to the vocabulary.
+    """
+    inputs: dict[str, Any] = dict(input_ids=ids, attention_mask=mask, use_cache=False)
+    if "logits_to_keep" in lm.accepts:
+        inputs["logits_to_keep"] = ids.shape[1] - skipped
+    logits = lm.model(**inputs).logits
+    return logits[:, skipped:] if logits.shape[1] == ids.shape[1] else logits
 
 
 def pad_right(rows: Sequence[Sequence[int]], lm: HostModel) -> tuple[torch.Tensor, torch.Tensor]:

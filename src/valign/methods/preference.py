@@ -20,7 +20,7 @@ import torch
 from valign.control import EditsControl
 from valign.corpora.types import Pair
 from valign.lm import HostModel
-from valign.lm.score import pad_right
+from valign.lm.score import answer_nll, pad_right
 from valign.methods.progress import report
 from valign.methods.readings import sides
 
@@ -104,11 +104,8 @@ def _logprobs(
     lm: HostModel, encoded: Sequence[tuple[list[int], int]], control: EditsControl | None
 ) -> torch.Tensor:
     """Log-probability of each text under the control, (rows,) on the CPU, with its gradient."""
-    heads = torch.tensor([max(head, 1) for _, head in encoded])
+    heads = [max(head, 1) for _, head in encoded]
     ids, mask = pad_right([row for row, _ in encoded], lm)
-    with lm.controlled(control, prompt_lengths=heads.tolist()):
-        logits = lm.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    said = logits[:, :-1].float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
-    columns = torch.arange(1, ids.shape[1], device=ids.device)
-    inside = (columns >= heads.to(ids)[:, None]) & (columns < mask.sum(1)[:, None])
-    return (said * inside.to(said.device)).sum(1).cpu()
+    with lm.controlled(control, prompt_lengths=heads):
+        nll, inside = answer_nll(lm, ids, mask, heads)
+    return -(nll * inside).sum(1).cpu()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from valign.lm import HostModel
 from valign.lm.bridge import BridgeSession
 from valign.lm.bridge_module import Guide
-from valign.lm.score import pad_right
+from valign.lm.score import answer_nll, pad_right
 from valign.methods.svgt.data import shuffled_batches, tokens_of
 from valign.methods.svgt.training import Stage, run_stage
 from valign.methods.svgt.value import logits_along
@@ -52,20 +52,7 @@ def bridge_loss(
     ids, mask = pad_right([tokens for tokens, _ in rows], lm)
     heads = [head for _, head in rows]
     with BridgeSession(lm, [guide] * len(rows), prompt_lengths=heads) as session:
-        skipped = min(heads) - 1
-        inputs: dict[str, Any] = dict(input_ids=ids, attention_mask=mask, use_cache=False)
-        if "logits_to_keep" in lm.accepts:
-            inputs["logits_to_keep"] = ids.shape[1] - skipped
-        logits = lm.model(**inputs).logits
-    if logits.shape[1] == ids.shape[1]:
-        logits = logits[:, skipped:]
-    columns = torch.arange(skipped + 1, ids.shape[1], device=ids.device)
-    inside = (columns >= torch.tensor(heads, device=ids.device)[:, None]) & mask[
-        :, skipped + 1 :
-    ].bool()
-    nll = F.cross_entropy(
-        logits[:, :-1].float().transpose(1, 2), ids[:, skipped + 1 :], reduction="none"
-    )
+        nll, inside = answer_nll(lm, ids, mask, heads)
     loss = losses.ce * ((nll * inside).sum(1) / inside.sum(1).clamp_min(1)).mean()
     chosen = torch.tensor([True] * len(rows) if aimed is None else list(aimed))
     if losses.target and session.above is not None and chosen.any():
