@@ -6,7 +6,7 @@ import torch
 from tests.lm.tiny import PROMPTS, tiny_lm
 from tests.methods.toy import SYSTEM, toy_corpus
 from valign.control import EditsControl, Site
-from valign.lm import site_gradients, token_logprobs
+from valign.lm import generate, site_gradients, token_logprobs
 from valign.methods import get_method
 from valign.methods.preference import _logprobs
 from valign.methods.progress import listening
@@ -174,3 +174,18 @@ def test_bipo_vectors_add_over_values_and_turn_with_the_sign():
         for target in (dict(power=1), dict(security=1), dict(power=1, security=-0.5))
     )
     torch.testing.assert_close(both, one - 0.5 * two)
+
+
+@pytest.mark.parametrize("method", ["bipo", "reft"])
+def test_a_gate_changes_where_it_acts_and_not_what_was_learned(method):
+    lm = tiny_lm()
+    gated, plain = (
+        get_method(method, epochs=1, gate=gate).fit(lm, CORPUS, TARGET) for gate in (True, False)
+    )
+    assert plain.gate is None and gated.gate is not None
+    for a, b in zip(gated.edits, plain.edits, strict=True):
+        assert all(torch.equal(tensor, b.tensors[name]) for name, tensor in a.tensors.items())
+    prompts = [d.text for d in CORPUS.dilemmas_of("benevolence")]
+    prompts += [n.prompt for n in CORPUS.neutral]
+    opened = [r.gate for r in generate(lm, prompts, gated, max_new_tokens=1).receipts]
+    assert 0 < sum(opened) < len(opened)

@@ -11,6 +11,7 @@ from valign.control import Edit, EditsControl, Site
 from valign.corpora.types import Corpus
 from valign.lm import HostModel
 from valign.methods.base import Method
+from valign.methods.gate import gate_where
 from valign.methods.layers import Layers, chosen_sites
 from valign.methods.preference import learn
 from valign.methods.readings import need_pairs, read
@@ -48,6 +49,8 @@ class BiPO(Method):
     """Learning rate, in standard deviations of the layer per step."""
     batch_size: int = Field(default=8, ge=1)
     """Pairs per step."""
+    gate: bool = False
+    """Act only on prompts that have to do with values (`gate.py`); the source has none."""
     seed: int = 0
     """Of the order of the pairs and the directions."""
 
@@ -62,10 +65,14 @@ class BiPO(Method):
             vectors, losses[value] = self._learned(lm, corpus, value, spread)
             for site in sites:
                 summed[site] += score * vectors[site]
+        gate, gate_accuracy = gate_where(self.gate, lm, corpus, target, seed=self.seed)
         return EditsControl(
             target=target,
             edits=_added(summed),
-            provenance=dict(sites=[str(site) for site in sites], losses=losses),
+            gate=gate,
+            provenance=dict(
+                sites=[str(site) for site in sites], losses=losses, gate_accuracy=gate_accuracy
+            ),
         )
 
     def _learned(

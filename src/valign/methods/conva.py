@@ -12,7 +12,7 @@ from valign.control.edit import Scope
 from valign.corpora.types import Corpus
 from valign.lm import HostModel
 from valign.methods.base import Method
-from valign.methods.gate import fit_gate
+from valign.methods.gate import gate_where
 from valign.methods.probes import informative
 from valign.methods.push import logit, push_edit
 from valign.methods.readings import Positions, need_pairs, read
@@ -87,9 +87,7 @@ class ConVA(Method):
                     scope=self.scope,
                 )
             )
-        gate, gate_accuracy = (
-            fit_gate(lm, corpus, target, seed=self.seed) if self.gate else (None, {})
-        )
+        gate, gate_accuracy = gate_where(self.gate, lm, corpus, target, seed=self.seed)
         return EditsControl(
             target=target,
             edits=tuple(edits),

@@ -64,6 +64,13 @@ def fit_gate(
     return gate, {str(site): probes[site].accuracy for site in best}
 
 
+def gate_where(
+    wanted: bool, lm: HostModel, corpus: Corpus, target: Profile, *, seed: int
+) -> tuple[Gate | None, dict[str, float]]:
+    """`fit_gate` where a method's `gate` setting asks for one; else no gate and no accuracy."""
+    return fit_gate(lm, corpus, target, seed=seed) if wanted else (None, {})
+
+
 def gate_prompts(
     corpus: Corpus,
     target: Profile,

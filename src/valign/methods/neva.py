@@ -15,7 +15,7 @@ from valign.corpora.types import Corpus
 from valign.lm import HostModel
 from valign.methods.base import Method
 from valign.methods.errors import FitError
-from valign.methods.gate import fit_gate
+from valign.methods.gate import gate_where
 from valign.methods.neurons import (
     Exclude,
     Move,
@@ -129,9 +129,7 @@ class NeVA(Method):
             edits = field.add(torch.stack(scaled).sum(0))
         else:
             edits = self._push(field, target, chosen)
-        gate, gate_accuracy = (
-            fit_gate(lm, corpus, target, seed=self.seed) if self.gate else (None, {})
-        )
+        gate, gate_accuracy = gate_where(self.gate, lm, corpus, target, seed=self.seed)
         return EditsControl(
             target=target,
             edits=edits,

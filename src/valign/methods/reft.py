@@ -13,6 +13,7 @@ from valign.control import Edit, EditsControl, Site
 from valign.corpora.types import Corpus, Pair
 from valign.lm import HostModel
 from valign.methods.base import Method
+from valign.methods.gate import gate_where
 from valign.methods.layers import Layers, chosen_sites
 from valign.methods.preference import Loss, learn
 from valign.methods.readings import need_pairs, read
@@ -56,6 +57,8 @@ class LoReFT(Method):
     """Learning rate."""
     batch_size: int = Field(default=8, ge=1)
     """Pairs per step."""
+    gate: bool = False
+    """Act only on prompts that have to do with values (`gate.py`); the source has none."""
     seed: int = 0
     """Of the first weights and the order of the pairs."""
 
@@ -73,17 +76,21 @@ class LoReFT(Method):
             learned, losses[value] = self._learned(lm, corpus, value, score > 0, start)
             for subspace in learned:
                 parts[subspace.site].append(subspace.edit(abs(score)))
+        gate, gate_accuracy = gate_where(self.gate, lm, corpus, target, seed=self.seed)
         return EditsControl(
             target=target,
             edits=tuple(_side_by_side(edits) for edits in parts.values()),
-            provenance=dict(sites=[str(site) for site in sites], losses=losses),
+            gate=gate,
+            provenance=dict(
+                sites=[str(site) for site in sites], losses=losses, gate_accuracy=gate_accuracy
+            ),
         )
 
     def _learned(
         self, lm: HostModel, corpus: Corpus, value: str, toward: bool, start: Sequence[_Subspace]
     ) -> tuple[list[_Subspace], list[float]]:
         """The edits of one value and the loss of each epoch, kept in `lm.memo`."""
-        own = self.model_dump(exclude={"layers"}).values()
+        own = self.model_dump(exclude={"layers", "gate"}).values()
         key = ("reft", corpus.fingerprint, value, toward, tuple(s.site for s in start), *own)
         if key not in lm.memo:
             pairs = corpus.pairs_of(value)
