@@ -83,12 +83,12 @@ FRESH = 6000
 class Bench:
     """One seed's rewriters and their rewrites, kept in a folder."""
 
-    def __init__(self, work: Path, seed: int, *, tasks: int, warm: int, seconds: float):
+    def __init__(self, work: Path, seed: int, *, tasks: int, warm: Sequence[int], seconds: float):
         self.work, self.seed = work / f"seed-{seed}", seed
         self.work.mkdir(parents=True, exist_ok=True)
         self.warm, self.seconds = warm, seconds
         self.judged = rewrites(tasks, seed=seed, split="heldout")
-        self.material = rewrites(8 * warm + FRESH, seed=seed)
+        self.material = rewrites(8 * sum(warm) + FRESH, seed=seed)
         self.reference = Rewriter(
             HostModel.load(reference_path()), SYSTEM, template_text("world"),
             steps=3, max_new_tokens=90,
@@ -102,10 +102,15 @@ class Bench:
         )  # fmt: skip
 
     def warmed(self) -> Trained:
-        return train(
-            "sft", self.reference, self.material[: 8 * self.warm], self.work / "warm-up",
-            self.settings(steps=self.warm, batch=8, rate=1e-3),
-        )  # fmt: skip
+        """The shared start: rounds of supervised steps, each with its rate from 1e-3 to zero."""
+        rewriter, done = self.reference, 0
+        for number, steps in enumerate(self.warm):
+            made = train(
+                "sft", rewriter, self.material[8 * done : 8 * (done + steps)],
+                self.work / f"warm-up-{number}", self.settings(steps=steps, batch=8, rate=1e-3),
+            )  # fmt: skip
+            rewriter, done = Rewriter.load(made.folder), done + steps
+        return made
 
     def trained(self, arm: str) -> Trained:
         phase, own = ARMS[arm]
@@ -115,7 +120,7 @@ class Bench:
         if arm.endswith("question allowed"):
             reward = replace(reward, question=True)
         return train(
-            phase, Rewriter.load(self.warmed().folder), self.material[8 * self.warm :],
+            phase, Rewriter.load(self.warmed().folder), self.material[-FRESH:],
             self.work / arm.replace(", ", "-").replace(" ", "-"),
             self.settings(steps=100_000, processor_seconds=self.seconds, **own),
             reward=reward if phase == "grpo" else None,
@@ -345,7 +350,7 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=Path(__file__).parent)
     options.add_argument("--seeds", type=int, default=1)
     options.add_argument("--tasks", type=int, default=100)
-    options.add_argument("--warm-up", type=int, default=300, help="Steps.")
+    options.add_argument("--warm-up", type=int, nargs="+", default=[300], help="Steps a round.")
     options.add_argument("--seconds", type=float, default=300, help="Processor time of an arm.")
     options.add_argument("--arms", nargs="*", default=["visa", "sft", "dpo", "simpo"])
     options.add_argument("--note", default="", help="Remarks that the page should carry.")
