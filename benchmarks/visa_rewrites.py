@@ -101,16 +101,21 @@ class Bench:
             lora_rank=None, max_new_tokens=90, save_every=20, seed=self.seed, **more
         )  # fmt: skip
 
-    def warmed(self) -> Trained:
+    def warm_ups(self) -> list[Trained]:
         """The shared start: rounds of supervised steps, each with its rate from 1e-3 to zero."""
-        rewriter, done = self.reference, 0
+        rewriter, rounds = self.reference, list[Trained]()
         for number, steps in enumerate(self.warm):
+            done = 8 * sum(self.warm[:number])
             made = train(
-                "sft", rewriter, self.material[8 * done : 8 * (done + steps)],
+                "sft", rewriter, self.material[done : done + 8 * steps],
                 self.work / f"warm-up-{number}", self.settings(steps=steps, batch=8, rate=1e-3),
             )  # fmt: skip
-            rewriter, done = Rewriter.load(made.folder), done + steps
-        return made
+            rounds.append(made)
+            rewriter = Rewriter.load(made.folder)
+        return rounds
+
+    def warmed(self) -> Rewriter:
+        return Rewriter.load(self.warm_ups()[-1].folder)
 
     def trained(self, arm: str) -> Trained:
         phase, own = ARMS[arm]
@@ -120,7 +125,7 @@ class Bench:
         if arm.endswith("question allowed"):
             reward = replace(reward, question=True)
         return train(
-            phase, Rewriter.load(self.warmed().folder), self.material[-FRESH:],
+            phase, self.warmed(), self.material[-FRESH:],
             self.work / arm.replace(", ", "-").replace(" ", "-"),
             self.settings(steps=100_000, processor_seconds=self.seconds, **own),
             reward=reward if phase == "grpo" else None,
@@ -145,10 +150,10 @@ class Bench:
         if arm == "prompting":
             return replace(self.reference, template=PLAIN).rewrite(self.tasks)
         if arm == "warm-up":
-            return Rewriter.load(self.warmed().folder).rewrite(self.tasks)
+            return self.warmed().rewrite(self.tasks)
         if arm == "best of 8":
             target = np.array([t.target for t in self.judged])
-            start = Rewriter.load(self.warmed().folder)
+            start = self.warmed()
             drawn = best_of(start, self.reward, self.tasks, target, n=8)
             return [c.text for c in drawn]
         return Rewriter.load(self.trained(arm).folder).rewrite(self.tasks)
@@ -387,7 +392,9 @@ def main() -> None:
             print(arm, brief, f"{time.monotonic() - began:.0f} s", flush=True)
     cost = {}
     for name in ("warm-up", *asked.arms):
-        made = [b.warmed() if name == "warm-up" else b.trained(name) for b in benches]
+        made = [
+            t for b in benches for t in (b.warm_ups() if name == "warm-up" else [b.trained(name)])
+        ]
         steps, seconds = sum(t.steps for t in made), sum(t.seconds for t in made)
         busy = sum(t.processor_seconds for t in made)
         cost[name] = dict(
