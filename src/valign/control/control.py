@@ -31,6 +31,10 @@ class Control(ABC):
     def scaled(self, strength: float) -> Self:
         """The same control, `strength` times as strong (text controls refuse)."""
 
+    def ungated(self) -> Self:
+        """The same control, acting on every prompt; itself where it has no gate."""
+        return self
+
     def save(self, path: str | Path) -> Path:
         """Write the control as safetensors with its settings in the header; never pickle."""
         from valign.control.saving import save
@@ -53,6 +57,9 @@ class EditsControl(Control):
 
     def scaled(self, strength: float) -> EditsControl:
         return replace(self, edits=tuple(edit.scaled(strength) for edit in self.edits))
+
+    def ungated(self) -> EditsControl:
+        return self if self.gate is None else replace(self, gate=None)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -68,15 +68,13 @@ def save(control: Control, path: str | Path) -> Path:
             for name, tensor in parts.items():
                 if tensor is not None:
                     tensors[f"edit.{number}.{name}"] = tensor.detach().cpu().contiguous()
-        if control.gate is not None:
-            for site, (weight, bias) in control.gate.weights.items():
-                tensors[f"gate.{site}.weight"] = weight.detach().cpu().contiguous()
-                tensors[f"gate.{site}.bias"] = bias.detach().cpu().reshape(1)
+        tensors |= _gate_tensors(control.gate)
     elif isinstance(control, BridgeControl):
         head["bridge"] = {name: getattr(control, name) for name in SETTINGS}
         tensors |= {f"net.{k}": t.detach().cpu().contiguous() for k, t in control.tensors.items()}
     elif isinstance(control, WeightsControl):
         head["weights"], tensors = to_file(control)
+        tensors |= _gate_tensors(control.gate)
     else:
         raise ControlFileError(f"Controls of kind {control.kind} cannot be saved.")
     copies = {name: tensor.clone() for name, tensor in tensors.items()}  # no shared storage
@@ -148,7 +146,7 @@ def _rebuild(head: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Control:
         return BridgeControl(tensors=nets, **settings, **shared)
     if head["kind"] == "weights":
         adapters, mixture = from_file(head["weights"], tensors)
-        return WeightsControl(adapters=adapters, weights=mixture, **shared)
+        return WeightsControl(adapters=adapters, weights=mixture, gate=_gate_of(tensors), **shared)
     if head["kind"] != "edits":
         raise ControlFileError(f"This version of valign cannot read {head['kind']!r} controls.")
     edits = []
@@ -167,12 +165,24 @@ def _rebuild(head: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Control:
                 tensors=own,
             )
         )
+    return EditsControl(edits=tuple(edits), gate=_gate_of(tensors), **shared)
+
+
+def _gate_tensors(gate: Gate | None) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for site, (weight, bias) in (gate.weights if gate else {}).items():
+        tensors[f"gate.{site}.weight"] = weight.detach().cpu().contiguous()
+        tensors[f"gate.{site}.bias"] = bias.detach().cpu().reshape(1)
+    return tensors
+
+
+def _gate_of(tensors: dict[str, torch.Tensor]) -> Gate | None:
     weights = {
         Site.parse(name.split(".")[1]): (tensor, tensors[f"{name.removesuffix('weight')}bias"][0])
         for name, tensor in tensors.items()
         if name.startswith("gate.") and name.endswith(".weight")
     }
-    return EditsControl(edits=tuple(edits), gate=Gate(weights) if weights else None, **shared)
+    return Gate(weights) if weights else None
 
 
 def _system(data: dict[str, Any]) -> ValueSystem:

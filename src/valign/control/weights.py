@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from valign.control.control import Control, Kind
+from valign.control.edit import Gate
 from valign.values.errors import ValignError
 
 
@@ -108,11 +109,13 @@ class WeightsControl(Control):
         adapters: with different names; where several change one module, of the same shape.
         weights: adapter name -> w_i, any finite number: 0 is off, 1 as trained, more than 1 or
             below 0 extrapolates. Every adapter is named.
+        gate: where it stays shut for a prompt, that row runs without the adapters.
     """
 
     kind: ClassVar[Kind] = "weights"
     adapters: tuple[Adapter, ...]
     weights: dict[str, float]
+    gate: Gate | None = None
 
     def __post_init__(self) -> None:
         names = [adapter.name for adapter in self.adapters]
@@ -159,6 +162,9 @@ class WeightsControl(Control):
     def scaled(self, strength: float) -> WeightsControl:
         """All weights times `strength`."""
         return replace(self, weights={n: w * strength for n, w in self.weights.items()})
+
+    def ungated(self) -> WeightsControl:
+        return self if self.gate is None else replace(self, gate=None)
 
     def mixed(self, module: str) -> tuple[torch.Tensor, torch.Tensor]:
         """left (outputs, R) and right (R, inputs) with left @ right = sum_i w_i s_i B_i A_i.

@@ -113,6 +113,11 @@ def export(
                 f"{name} is a {one.kind} control; exports hold edits, text, rewrites and weights. "
                 "Use it in Python, with valign.generate(lm, prompts, control)."
             )
+        if isinstance(one, WeightsControl) and one.gate is not None:
+            raise ExportError(
+                f"{name} wears its adapters prompt by prompt, as its gate says; what {to} holds "
+                "acts on every prompt. Export it without: control.ungated()."
+            )
         if isinstance(one, WeightsControl) and to not in (folded.TO, lora.TO):
             raise ExportError(
                 f"{name} is made of adapters, which {to} does not hold. Use --to peft: one "

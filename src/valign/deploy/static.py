@@ -75,7 +75,7 @@ def require_static(lm: HostModel, control: Control, to: str) -> EditsControl:
         raise ExportError(
             f"This control opens its gate prompt by prompt; what {to} holds acts on every prompt. "
             "Use --to vllm, which carries the gate, or export it without: "
-            "dataclasses.replace(control, gate=None)."
+            "control.ungated()."
         )
     for edit in control.edits:
         last = edit.site.kind == "logits" or edit.site.layer == lm.n_layers - 1

@@ -16,7 +16,7 @@ from functools import cache
 import torch
 from scipy.optimize import brentq
 
-from valign.control.control import Control, EditsControl
+from valign.control.control import Control
 from valign.control.rewrite import RewriteControl
 from valign.lm.errors import DoseError
 from valign.lm.generate import generate
@@ -87,8 +87,7 @@ class DoseMeter:
                 "A rewrite acts on finished answers; no token of the model moves, so it has no "
                 "dose. Compare it by gain, leakage and facts kept."
             )
-        if isinstance(control, EditsControl):
-            control = replace(control, gate=None)
+        control = control.ungated()
         kl = torch.cat(
             token_kl(
                 self.lm, self.prompts, self.answers, control, self._unsteered,

@@ -10,12 +10,29 @@ import torch
 from transformers import Cache
 
 from valign.control.edit import Gate, Site
+from valign.lm.errors import UnsupportedSiteError
 from valign.lm.hooks import hooked
 from valign.lm.host import HostModel
 
 
 class _Enough(Exception):
     """Leaves the forward pass once the last gate site has been read."""
+
+
+def check_gate(lm: HostModel, gate: Gate | None, advice: str) -> None:
+    """Refuse a gate this model cannot read.
+
+    Raises:
+        UnsupportedSiteError: a site the model has not, or one of another width; ends in `advice`.
+    """
+    for site, (weight, _) in (gate.weights if gate else {}).items():
+        if site.kind == "logits":
+            raise UnsupportedSiteError("A gate reads hidden sites, not the logits; use resid:l.")
+        if weight.shape != (lm.site_width(site),):
+            raise UnsupportedSiteError(
+                f"The gate at {site} is {tuple(weight.shape)}, the model has "
+                f"({lm.site_width(site)},) there. {advice}"
+            )
 
 
 def read_gates(

@@ -22,7 +22,7 @@ from transformers.cache_utils import DynamicLayer
 from valign.control.control import Control, EditsControl
 from valign.control.edit import Site
 from valign.lm.errors import NotAppliedError, UnsupportedSiteError
-from valign.lm.gates import read_gates
+from valign.lm.gates import check_gate, read_gates
 from valign.lm.hooks import hook_site
 from valign.lm.host import HostModel
 from valign.lm.occupied import Occupied
@@ -62,14 +62,7 @@ def check_edits(lm: HostModel, control: EditsControl) -> None:
                 f"The {edit.kind} edit at {edit.site} names coordinate {far[0]}, the model has 0 "
                 f"to {width - 1} there. {advice}"
             )
-    for site, (weight, _) in (control.gate.weights if control.gate else {}).items():
-        if site.kind == "logits":
-            raise UnsupportedSiteError("A gate reads hidden sites, not the logits; use resid:l.")
-        if weight.shape != (lm.site_width(site),):
-            raise UnsupportedSiteError(
-                f"The gate at {site} is {tuple(weight.shape)}, the model has "
-                f"({lm.site_width(site)},) there. {advice}"
-            )
+    check_gate(lm, control.gate, advice)
 
 
 class Session(Occupied):

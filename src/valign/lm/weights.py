@@ -21,6 +21,7 @@ from torch import nn
 from valign.control.control import Control
 from valign.control.weights import Adapter, WeightsControl
 from valign.lm.errors import NotAppliedError, UnsupportedSiteError
+from valign.lm.gates import check_gate, read_gates
 from valign.lm.host import HostModel
 from valign.lm.layout import linear_shape
 from valign.lm.occupied import Occupied
@@ -34,10 +35,12 @@ def check_weights(lm: HostModel, control: WeightsControl) -> None:
     """Refuse adapters this model cannot wear, before any token is made.
 
     Raises:
-        UnsupportedSiteError: a module the model has not, or one of another shape or kind.
+        UnsupportedSiteError: a module the model has not, or one of another shape or kind; a gate
+            that reads elsewhere.
     """
     for module in control.modules:
         target_module(lm, control, module)
+    check_gate(lm, control.gate, _advice(lm, control))
 
 
 def target_module(lm: HostModel, control: WeightsControl, name: str) -> nn.Module:
@@ -46,8 +49,7 @@ def target_module(lm: HostModel, control: WeightsControl, name: str) -> nn.Modul
     Raises:
         UnsupportedSiteError: see `check_weights`.
     """
-    made_on = control.provenance.get("model", "unknown")
-    advice = f"The adapters were trained on another model ({made_on}); train them on {lm.name}."
+    advice = _advice(lm, control)
     try:
         module = lm.entries[-1].get_submodule(name)
     except AttributeError:
@@ -70,6 +72,11 @@ def target_module(lm: HostModel, control: WeightsControl, name: str) -> nn.Modul
     return module
 
 
+def _advice(lm: HostModel, control: WeightsControl) -> str:
+    made_on = control.provenance.get("model", "unknown")
+    return f"The adapters were trained on another model ({made_on}); train them on {lm.name}."
+
+
 def weights_key(control: WeightsControl) -> tuple[Any, ...]:
     """Rows over the same adapters share a batch, however they weigh them."""
     return (control.kind, *map(id, control.adapters))
@@ -83,7 +90,7 @@ class WeightsSession(Occupied):
         control: one for all rows, or a list with one entry (or None) per row. Rows may bring
             different adapters; then each pays for the ranks of all.
         prompt_lengths: as in `valign.lm.steer.Session`; weights act on prompt and answer alike,
-            so it only says where a receipt reads the size of the change.
+            so it only says where gates are read, and a receipt the size of the change.
 
     Raises:
         UnsupportedSiteError: a control that does not fit the model.
@@ -111,7 +118,8 @@ class WeightsSession(Occupied):
         self._prompts = PromptRows(None if self._shared else len(self._rows), prompt_lengths)
         self._prompt: PromptPass | None = None  # set in the pass over the prompt
         self._tokens: list[int] = []
-        self._inside = False
+        self._inside = self.reading_gates = False
+        self._gates: list[bool | None] = []  # one a row of the batch; empty where no row has one
         self.batch = self.later = self.length = 0
 
     def _install(self) -> None:
@@ -134,8 +142,9 @@ class WeightsSession(Occupied):
         sites: dict[int, tuple[str, ...]] = {}
         found = []
         for number, row in enumerate(self._expanded(self.batch)):
-            if row is None or not row.acting:
-                found.append(Receipt(method=row.method if row else None))
+            gate = self._gates[number] if self._gates else None
+            if row is None or not row.acting or gate is False:
+                found.append(Receipt(method=row.method if row else None, gate=gate))
                 continue
             own = sites.setdefault(
                 id(row), tuple(dict.fromkeys(m for a in row.acting for m in a.factors))
@@ -146,6 +155,7 @@ class WeightsSession(Occupied):
                     sites=own,
                     tokens=self._tokens[number] + self.later,
                     size=sum(sizes[name][number] for name in own) / len(own),
+                    gate=gate,
                 )
             )
         return found
@@ -153,7 +163,7 @@ class WeightsSession(Occupied):
     # One forward pass ------------------------------------------------------------------
 
     def _on_pass(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._inside:
+        if self._inside or self.reading_gates:
             return  # a model that wears an adapter calls the one it wraps
         ids, held, kwargs = self._read_pass(args, kwargs)
         batch, length = ids.shape[:2]
@@ -165,17 +175,40 @@ class WeightsSession(Occupied):
             cached = kwargs.get("use_cache") is not False
             self._prompt = self._prompts.read(ids, kwargs.get("attention_mask"), cached=cached)
             self._tokens, self.later = self._prompt.valid.sum(1).tolist(), 0
+            if not self._prompt.going_on:
+                self._decide(self._prompt.start, kwargs)
         self._inside, self.batch, self.length = True, batch, length
         self._passes += 1
 
     def _on_end(self, module: Any, args: Any, output: Any) -> None:
         self._inside = False
 
+    def _decide(self, start: torch.Tensor, inputs: dict[str, Any]) -> None:
+        """Read the gates of a new batch by a plain pass over its prompts."""
+        gates = [row.gate if row else None for row in self._expanded(len(start))]
+        if not any(gates):
+            return
+        self.reading_gates = True
+        try:
+            self._gates = read_gates(self._lm, gates, start, inputs)
+        finally:
+            self.reading_gates = False
+        for place in self._places:
+            place.forget_rows()
+
     def _expanded(self, batch: int) -> list[WeightsControl | None]:
         return self._rows * batch if self._shared else self._rows
 
     def coefficients(self, adapters: Sequence[Adapter], module: str) -> list[list[float]]:
-        """w_i s_i over the ranks of the adapters, one list a row; one in all if rows share."""
+        """w_i s_i over the ranks of the adapters, one list a row; one in all if rows share.
+
+        Zero where a row's gate is shut.
+        """
+        rows = self._rows
+        if self._gates:
+            expanded = self._expanded(len(self._gates))
+            shut = [gate is False for gate in self._gates]
+            rows = [None if no else row for row, no in zip(expanded, shut, strict=True)]
         return [
             [
                 weight
@@ -183,7 +216,7 @@ class WeightsSession(Occupied):
                 for weight in [_weight(row, adapter) * adapter.factors[module].scale]
                 * adapter.factors[module].rank
             ]
-            for row in self._rows
+            for row in rows
         ]
 
     def last_prompt_tokens(self, columns: int) -> torch.Tensor | None:
@@ -217,6 +250,8 @@ class _Place:
         self._move: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], y: torch.Tensor) -> torch.Tensor:
+        if self.session.reading_gates:
+            return y
         self.session.require_inside(self.name)
         self.fired = True
         x = args[0].to(y.device)
@@ -228,6 +263,10 @@ class _Place:
         between = ((x @ self._right) * self._by_row).to(x.dtype).flatten(0, -2)
         self._note(between, y)
         return torch.addmm(y.flatten(0, -2), between, self._left).view(y.shape)
+
+    def forget_rows(self) -> None:
+        """A new batch: what its rows weigh is asked anew."""
+        self._right = None
 
     def _compile(self, x: torch.Tensor) -> None:
         adapters = list(self.adapters.values())

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 import valign
-from valign.control import Control, ControlFileError, EditsControl, RewriteControl, load
+from valign.control import Control, ControlFileError, RewriteControl, load
 from valign.lm import DoseMeter, HostModel, generate, token_logprobs
 from valign.lm.errors import UnsupportedSiteError
 from valign.lm.render import Prompt
@@ -334,6 +334,4 @@ def _stream(label: str, job: _Job) -> int:
 
 def _as_read(control: Control | None, reading: Reading) -> Control | None:
     """The strict reading holds the gate open; neutral questions are asked as deployed."""
-    if reading == "ungated" and isinstance(control, EditsControl) and control.gate is not None:
-        return replace(control, gate=None)
-    return control
+    return control.ungated() if control is not None and reading == "ungated" else control

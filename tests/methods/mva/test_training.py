@@ -194,6 +194,16 @@ def test_schemes_make_one_adapter_and_separate_one_a_value(lm):
     }  # fmt: skip
 
 
+def test_a_gate_is_fitted_beside_the_adapters(lm):
+    settings = dict(rank=2, steps=2, batch_size=4)
+    target = Profile.of(SYSTEM, benevolence=1)
+    plain, gated = (get_method("dpo", gate=g, **settings).fit(lm, CORPUS, target) for g in (0, 1))
+    assert plain.gate is None and gated.gate is not None
+    assert set(gated.provenance["gate_accuracy"]) == set(map(str, gated.gate.weights))
+    for name, part in plain.adapters[0].factors.items():
+        torch.testing.assert_close(gated.adapters[0].factors[name].b, part.b)
+
+
 def test_the_order_of_training_can_be_chosen(lm):
     settings = dict(rank=2, steps=2, batch_size=4)
     both = Profile.of(SYSTEM, benevolence=1, power=0.5)

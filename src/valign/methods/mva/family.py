@@ -14,6 +14,7 @@ from valign.corpora.types import Corpus
 from valign.lm import HostModel
 from valign.methods.base import Method
 from valign.methods.errors import MethodSettingError
+from valign.methods.gate import gate_where
 from valign.methods.mva.combine import control_of
 from valign.methods.mva.samples import Sample, logps, tokenised
 from valign.methods.mva.training import Recipe, Trained, train_adapter
@@ -60,6 +61,8 @@ class AdapterMethod(Method):
     between a pair's gaps in them and (1, ..., 1), e.g. 0.5 (VC-Soup); by default all pairs."""
     detector: str = "english-a"
     """Who scores pairs for `consistency`, where the corpus is not the world's."""
+    gate: bool = False
+    """Wear the adapters only for prompts that have to do with values (`methods/gate.py`; ours)."""
     seed: int = 0
     """Of the adapters' start and the order of the pairs."""
     checkpoint: Path | None = Field(default=None, exclude=True)
@@ -127,8 +130,10 @@ class AdapterMethod(Method):
         corpus, counts = self.consistent(corpus, target)
         need_pairs(corpus, target)
         control = self.trained(lm, corpus, target)
-        made = {"pairs_kept": counts} if counts else {}
-        return replace(control, provenance={**control.provenance, **made})
+        gate, gate_accuracy = gate_where(self.gate, lm, corpus, target, seed=self.seed)
+        made = dict(pairs_kept=counts, gate_accuracy=gate_accuracy)
+        told = {name: figures for name, figures in made.items() if figures}
+        return replace(control, gate=gate, provenance={**control.provenance, **told})
 
     def trained(self, lm: HostModel, corpus: Corpus, target: Profile) -> WeightsControl:
         """The control, from the pairs that are left; by default an adapter each."""
