@@ -10,9 +10,11 @@ hold the question that the source answers; what it says and the source does not 
 except in the reward of `visa, question allowed`. `--arms visa 'visa, no guards'` audits the guards:
 the same training without gate, length and repetition penalties.
 
-Tasks for judging are of held-out scenarios. Values are judged by the world's exact parser, which
-tunes nothing (the reward reads values by an n-gram regression); facts by the world's exact check,
-which the reward uses, too. Intervals: 95 % bootstrap over tasks, the same draws for all rows.
+Tasks for judging are of held-out scenarios and of sentences that training never shows; a second
+set is fresh, too, but drawn as the training's was, as published test sets mostly are. Values are
+judged by the world's exact parser, which tunes nothing (the reward reads values by an n-gram
+regression); facts by the world's exact check, which the reward uses, too. Intervals: 95 % bootstrap
+over tasks, the same draws for all rows.
 Settings are ours and untuned; the learning rate of the warm-up was chosen by training loss.
 
 The same command goes on where it was stopped.
@@ -76,6 +78,8 @@ ARMS: dict[str, tuple[Phase, dict[str, Any]]] = {
     "visa, no guards": ("grpo", dict(batch=16, generations=8, beta=0.02, rate=2e-4)),
 }
 """Small models take larger rates than the papers'; none was tuned."""
+OTHER_SEEDS = 1000
+"""Added to a seed, it draws tasks like the training's that training never saw."""
 FRESH = 6000
 """Triplets after the warm-up's, for the arms: more than any of them reads in ten minutes."""
 
@@ -83,11 +87,17 @@ FRESH = 6000
 class Bench:
     """One seed's rewriters and their rewrites, kept in a folder."""
 
-    def __init__(self, work: Path, seed: int, *, tasks: int, warm: Sequence[int], seconds: float):
+    def __init__(
+        self, work: Path, seed: int, *, tasks: int, warm: Sequence[int], seconds: float,
+        familiar: bool,
+    ):  # fmt: skip
         self.work, self.seed = work / f"seed-{seed}", seed
         self.work.mkdir(parents=True, exist_ok=True)
         self.warm, self.seconds = warm, seconds
         self.judged = rewrites(tasks, seed=seed, split="heldout")
+        if familiar:
+            self.judged = rewrites(tasks, seed=OTHER_SEEDS + seed)
+        self.familiar = familiar
         self.material = rewrites(8 * sum(warm) + FRESH, seed=seed)
         self.reference = Rewriter(
             HostModel.load(reference_path()), SYSTEM, template_text("world"),
@@ -133,7 +143,7 @@ class Bench:
 
     def texts(self, arm: str) -> list[str]:
         """The arm's rewrites, made once."""
-        file = self.work / f"{arm}.json"
+        file = self.work / f"{arm}{', familiar' if self.familiar else ''}.json"
         if file.is_file():
             return json.loads(file.read_text())
         made = self._made(arm)
@@ -294,32 +304,43 @@ def table(results: dict[str, Any]) -> str:
     lines = ["# Rewriters on the world", "", f"`{results['command']}`", "", results["about"], ""]
     if results["note"]:
         lines += [results["note"], ""]
-    for title, names in (("Figures", columns), ("Audit", audit)):
+    for title, names, key in (
+        ("Held-out scenarios and wordings", columns, "arms"),
+        ("Audit", audit, "arms"),
+        ("Fresh tasks like the training's", columns, "familiar"),
+        ("Audit of these", audit, "familiar"),
+    ):
         lines += [f"## {title}", "", "| rewriter | " + " | ".join(names.values()) + " |"]
         lines.append("| --- |" + " --- |" * len(names))
-        for arm, found in results["arms"].items():
+        for arm, found in results[key].items():
             cells = [
                 f"{found[n]['value']:.2f} [{found[n]['low']:.2f}, {found[n]['high']:.2f}]"
                 for n in names
             ]
             lines.append(f"| {arm} | " + " | ".join(cells) + " |")
         lines.append("")
-    lines += ["## JSR over cuts", "", "At consistency > 0.3 and, in brackets, > 0.9.", ""]
+    lines += [
+        "## JSR over cuts",
+        "",
+        "Held-out tasks, at consistency > 0.3 and, in brackets, > 0.9.",
+        "",
+    ]
     lines += ["| rewriter | " + " | ".join(f"L2 < {a}" for a in LARGEST) + " |"]
     lines.append("| --- |" + " --- |" * len(LARGEST))
     for arm, found in results["arms"].items():
         value = found["jsr_curve"]["value"]
         cells = [f"{row[0]:.2f} ({row[-1]:.2f})" for row in value]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
-    lines += ["", f"## {results['against']['first']} minus the others, paired by task", ""]
     heads = ("JSR", "half the way and consistency > 0.3", "consistency")
-    lines += ["| other | " + " | ".join(heads) + " |", "| --- | --- | --- | --- |"]
-    for arm in results["against"]["jsr"]:
-        cells = [
-            f"{e['value']:+.2f} [{e['low']:+.2f}, {e['high']:+.2f}]"
-            for e in (results["against"][n][arm] for n in ("jsr", "reached", "consistency"))
-        ]
-        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    for key, which in (("against", "held-out"), ("against_familiar", "like the training's")):
+        lines += ["", f"## {results[key]['first']} minus the others, paired by task: {which}", ""]
+        lines += ["| other | " + " | ".join(heads) + " |", "| --- | --- | --- | --- |"]
+        for arm in results[key]["jsr"]:
+            cells = [
+                f"{e['value']:+.2f} [{e['low']:+.2f}, {e['high']:+.2f}]"
+                for e in (results[key][n][arm] for n in ("jsr", "reached", "consistency"))
+            ]
+            lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     lines += ["", "## Real text", "", REAL, ""]
     few = {k: v for k, v in columns.items() if k not in ("exact", "reached")}
     lines += ["| texts | " + " | ".join(few.values()) + " |", "| --- |" + " --- |" * len(few)]
@@ -370,12 +391,18 @@ def main() -> None:
             print(time.strftime("%H:%M:%S"), what, done, flush=True)
 
     with listening(heard):
-        benches = [
-            Bench(asked.work, s, tasks=asked.tasks, warm=asked.warm_up, seconds=asked.seconds)
-            for s in range(asked.seeds)
-        ]
+        benches, familiar = (
+            [
+                Bench(
+                    asked.work, seed, tasks=asked.tasks, warm=asked.warm_up,
+                    seconds=asked.seconds, familiar=like,
+                )
+                for seed in range(asked.seeds)
+            ]
+            for like in (False, True)
+        )  # fmt: skip
         if asked.only:
-            for bench in benches:
+            for bench in (*benches, *familiar):
                 bench.texts(asked.only)
             return
         kept = asked.work / "real-text.json"
@@ -384,10 +411,10 @@ def main() -> None:
         real = json.loads(kept.read_text())
         arms = ["unchanged", "untrained", "prompting", "warm-up", "best of 8"]
         arms = [*arms, *asked.arms, "reference rewrites"]
-        found = {}
+        found, like = {}, {}
         for arm in arms:
             began = time.monotonic()
-            found[arm] = measure(benches, arm)
+            found[arm], like[arm] = measure(benches, arm), measure(familiar, arm)
             brief = {k: round(found[arm][k]["value"], 3) for k in ("consistency", "jsr", "reached")}
             print(arm, brief, f"{time.monotonic() - began:.0f} s", flush=True)
     cost = {}
@@ -410,22 +437,23 @@ def main() -> None:
         })
         for i, t in enumerate(benches[0].judged[:8])
     ]  # fmt: skip
+    others = [*asked.arms, "warm-up", "best of 8", "prompting", "untrained", "unchanged"]
     results = dict(
         command=" ".join(["python", Path(sys.argv[0]).as_posix(), *_shown(sys.argv[1:])]),
         about=(
-            f"{asked.seeds} seed(s), {asked.tasks} held-out tasks a seed, one thread of a shared "
-            "CPU. Judge: the world's exact parser; the reward reads values by another detector. "
-            "Facts: exact, in the reward as in the judgement. Settings ours, untuned."
+            f"{asked.seeds} seed(s), {asked.tasks} tasks of each set a seed, one thread of a "
+            "shared CPU. Judge: the world's exact parser; the reward reads values by another "
+            "detector. Facts: exact, in the reward as in the judgement. Settings ours, untuned."
         ),
         note=asked.note,
         versions={p: metadata.version(p) for p in ("torch", "transformers", "trl")}
         | {"python": platform.python_version()},
         model=benches[0].reference.lm.fingerprint,
         arms=found,
+        familiar=like,
         real_text=real,
-        against=compared(
-            benches, [*asked.arms, "warm-up", "best of 8", "prompting", "untrained", "unchanged"]
-        ),
+        against=compared(benches, others),
+        against_familiar=compared(familiar, others),
         cost=cost,
         samples=samples,
     )
