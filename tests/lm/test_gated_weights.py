@@ -30,7 +30,7 @@ def gated(lm):
     return control, replace(control, gate=gate), [r > sum(threshold) / 2 for r in readings]
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_rows_wear_the_adapters_where_the_gate_opens(family, batch_size):
     lm = tiny_lm(family)

@@ -113,16 +113,17 @@ def export(
                 f"{name} is a {one.kind} control; exports hold edits, text, rewrites and weights. "
                 "Use it in Python, with valign.generate(lm, prompts, control)."
             )
-        if isinstance(one, WeightsControl) and one.gate is not None:
-            raise ExportError(
-                f"{name} wears its adapters prompt by prompt, as its gate says; what {to} holds "
-                "acts on every prompt. Export it without: control.ungated()."
-            )
         if isinstance(one, WeightsControl) and to not in (folded.TO, lora.TO):
             raise ExportError(
                 f"{name} is made of adapters, which {to} does not hold. Use --to peft: one "
                 "adapter that transformers and vLLM (--lora-modules) load; or --to folded: a "
                 "whole checkpoint, which llama.cpp can convert."
+            )
+        if isinstance(one, WeightsControl) and one.gate is not None:
+            raise ExportError(
+                f"{name} wears its adapters prompt by prompt, as its gate says; what {to} holds "
+                "acts on every prompt. Fit it with gate=false, or export "
+                "control.ungated()."
             )
     require_comparable(lm, prompts)
     chosen = {

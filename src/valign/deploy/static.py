@@ -74,7 +74,7 @@ def require_static(lm: HostModel, control: Control, to: str) -> EditsControl:
     if control.gate is not None:
         raise ExportError(
             f"This control opens its gate prompt by prompt; what {to} holds acts on every prompt. "
-            "Use --to vllm, which carries the gate, or export it without: "
+            "Use --to vllm, which carries the gate, fit it with gate=false, or export "
             "control.ungated()."
         )
     for edit in control.edits:

@@ -163,7 +163,9 @@ class WeightsSession(Occupied):
     # One forward pass ------------------------------------------------------------------
 
     def _on_pass(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._inside or self.reading_gates:
+        if self.reading_gates:
+            return
+        if self._inside:
             return  # a model that wears an adapter calls the one it wraps
         ids, held, kwargs = self._read_pass(args, kwargs)
         batch, length = ids.shape[:2]
@@ -184,7 +186,12 @@ class WeightsSession(Occupied):
         self._inside = False
 
     def _decide(self, start: torch.Tensor, inputs: dict[str, Any]) -> None:
-        """Read the gates of a new batch by a plain pass over its prompts."""
+        """Read the gates of a new batch by a plain pass over its prompts, up to the gates' site.
+
+        Args:
+            start: (batch,) column of each row's last prompt token.
+            inputs: keyword arguments of the forward pass that is about to run.
+        """
         gates = [row.gate if row else None for row in self._expanded(len(start))]
         if not any(gates):
             return
@@ -194,7 +201,7 @@ class WeightsSession(Occupied):
         finally:
             self.reading_gates = False
         for place in self._places:
-            place.forget_rows()
+            place.by_row = None
 
     def _expanded(self, batch: int) -> list[WeightsControl | None]:
         return self._rows * batch if self._shared else self._rows
@@ -246,7 +253,7 @@ class _Place:
         self.fired = False
         self._right: torch.Tensor | None = None  # (inputs, R)
         self._left: torch.Tensor | None = None  # (R, outputs)
-        self._by_row: torch.Tensor | None = None  # (rows or 1, 1, R)
+        self.by_row: torch.Tensor | None = None  # (rows or 1, 1, R); None: to be asked anew
         self._move: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], y: torch.Tensor) -> torch.Tensor:
@@ -257,16 +264,14 @@ class _Place:
         x = args[0].to(y.device)
         if self._right is None or self._right.dtype != x.dtype or self._right.device != x.device:
             self._compile(x)
+        if self.by_row is None:
+            self._weigh(x)
         if x.ndim == 2:  # blocks that flatten (batch, tokens), such as OPT's
             x = self._unflattened(x)
         # The numbers stay exact in half precision: rounding comes after the product.
-        between = ((x @ self._right) * self._by_row).to(x.dtype).flatten(0, -2)
+        between = ((x @ self._right) * self.by_row).to(x.dtype).flatten(0, -2)
         self._note(between, y)
         return torch.addmm(y.flatten(0, -2), between, self._left).view(y.shape)
-
-    def forget_rows(self) -> None:
-        """A new batch: what its rows weigh is asked anew."""
-        self._right = None
 
     def _compile(self, x: torch.Tensor) -> None:
         adapters = list(self.adapters.values())
@@ -274,19 +279,22 @@ class _Place:
         put = dict(device=x.device, dtype=x.dtype)
         self._right = torch.cat([part.a.detach().to(**put) for part in parts]).T.contiguous()
         self._left = torch.cat([part.b.detach().to(**put) for part in parts], 1).T.contiguous()
-        by_row = self.session.coefficients(adapters, self.name)
+        self.by_row = None  # on this device, too
+
+    def _weigh(self, x: torch.Tensor) -> None:
+        by_row = self.session.coefficients(list(self.adapters.values()), self.name)
         exact = torch.promote_types(x.dtype, torch.float32)
-        self._by_row = torch.tensor(by_row, device=x.device, dtype=exact)[:, None, :]
+        self.by_row = torch.tensor(by_row, device=x.device, dtype=exact)[:, None, :]
 
     def _unflattened(self, x: torch.Tensor) -> torch.Tensor:
-        batch, rows = self.session.batch, len(self._by_row)  # type: ignore[arg-type]
+        batch, rows = self.session.batch, len(self.by_row)  # type: ignore[arg-type]
         if rows == 1:
             return x[None]
         if len(x) != batch * self.session.length:
             raise UnsupportedSiteError(
                 f"{self.name} gets {len(x)} of the batch's tokens without saying whose they are "
                 "(a mixture of experts routes them), so rows cannot differ there. Give one "
-                "control for all rows."
+                "control without a gate for all rows."
             )
         return x.view(batch, -1, x.shape[-1])
 
