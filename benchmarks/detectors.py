@@ -125,13 +125,14 @@ def value_figures(scores: Scores, rows: list[LabelledText]) -> dict[str, Estimat
     for source in ("persona", "inventory", "described"):
         add(f"signed statements ({source}): sign accuracy", select(rows, source, "test"),
             sign_accuracy)  # fmt: skip
-    firsts = [r for r in select(rows, "pairs", "test") if r.rival]
-    column = np.array([TEN.index(str(r.value)) for r in firsts])
-    up = scores.of(firsts)[np.arange(len(firsts)), column]
-    down = scores.ten[[scores.place[str(r.rival)] for r in firsts], column]
-    out["pairs: positive above negative"] = bootstrap(
-        lambda i: float((up[i] > down[i]).mean()), len(firsts)
-    )
+    for source, title in (("pairs", "pairs"), ("buried", "pairs among plain sentences")):
+        firsts = [r for r in select(rows, source, "test") if r.rival]
+        column = np.array([TEN.index(str(r.value)) for r in firsts])
+        up = scores.of(firsts)[np.arange(len(firsts)), column]
+        down = scores.ten[[scores.place[str(r.rival)] for r in firsts], column]
+        out[f"{title}: positive above negative"] = bootstrap(
+            lambda i, up=up, down=down: float((up[i] > down[i]).mean()), len(firsts)
+        )
     threshold = getattr(scores.detector, "thresholds", np.full(10, 0.5))
     for source, title in (("neutral", "neutral answers"), ("sources", "plain answers with facts")):
         own = scores.of(select(rows, source, "test", "validation"))
@@ -162,19 +163,31 @@ def category_figures(detector: EncoderDetector, rows: list[LabelledText]) -> dic
 
 
 def robustness(detector: Detector, rows: list[LabelledText]) -> dict[str, dict[str, float]]:
-    """Score of the labelled value before and after a change, on texts that promote a value."""
+    """Score of the labelled value before and after a change, on texts that promote a value.
+
+    Beside it the mean score of the values that are not labelled as promoted: a text that rejects
+    one value says nothing against the others.
+    """
     chosen = [r for r in rows if r.part == "test" and r.source in ("answers", "rewrites", "pairs")
               and max(r.signs.values()) > 0]  # fmt: skip
     columns = np.array([TEN.index(max(r.signs, key=lambda v, r=r: r.signs[v])) for r in chosen])
     at = np.arange(len(chosen))
+    others = signs(chosen) != 1
     texts = [r.text for r in chosen]
-    plain = detector.score(texts)[at, columns]
-    table = {"unchanged": {"n": len(chosen), "score": float(plain.mean())}}
+    scores = detector.score(texts)
+    plain = scores[at, columns]
+    table = {
+        "unchanged": {
+            "n": len(chosen), "score": float(plain.mean()), "others": float(scores[others].mean())
+        }
+    }  # fmt: skip
     for name, change in (KEEPING | LOWERING).items():
-        after = detector.score([change(t, k) for k, t in enumerate(texts)])[at, columns]
+        scores = detector.score([change(t, k) for k, t in enumerate(texts)])
+        after = scores[at, columns]
         table[name] = {
             "n": len(chosen),
             "score": float(after.mean()),
+            "others": float(scores[others].mean()),
             "mean size of change": float(np.abs(after - plain).mean()),
             "share that fell": float((after < plain - 1e-6).mean()),
             "share below zero": float((after < 0).mean()),
@@ -339,11 +352,14 @@ def _markdown(results: dict) -> str:
     for name in names:
         own = results["detectors"][name]
         lines += ["", f"## {name}: what changes its mind", "",
-                  "Mean score of the labelled value on held-out texts that promote it.", "",
-                  "| change | score | mean size of change | share that fell | share below zero |",
-                  "| --- | --- | --- | --- | --- |"]  # fmt: skip
+                  "Mean score of the labelled value on held-out texts that promote it, and of the "
+                  "values they are not labelled to promote.", "",
+                  "| change | score | others | mean size of change | share that fell | "
+                  "share below zero |",
+                  "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
         for change, row in own["robustness"].items():
-            keys = ("score", "mean size of change", "share that fell", "share below zero")
+            keys = ("score", "others", "mean size of change", "share that fell",
+                    "share below zero")  # fmt: skip
             rest = [f"{row[k]:.2f}" if k in row else "" for k in keys]
             lines.append(f"| {change} (n = {row['n']}) | " + " | ".join(rest) + " |")
         if "reliability" in own:

@@ -1,5 +1,7 @@
 """Training: who sees which row, the cache, and a run that continues exactly where it stopped."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -86,6 +88,15 @@ def test_an_interrupted_run_ends_with_the_same_weights(tiny_data, tiny_encoder, 
 
     for name, tensor in whole.head.state_dict().items():
         assert torch.equal(tensor, continued.head.state_dict()[name]), name
+
+
+def test_another_recipe_of_the_same_name_starts_anew(tiny_data, tiny_encoder):
+    other = replace(recipe(tiny_encoder), part="b")
+    alone = train.train(other, tiny_data / "alone", data=tiny_data)
+    train.train(recipe(tiny_encoder), tiny_data / "shared", data=tiny_data)
+    after = train.train(other, tiny_data / "shared", data=tiny_data)
+    for name, tensor in alone.head.state_dict().items():
+        assert torch.equal(tensor, after.head.state_dict()[name]), name
 
 
 def test_what_was_trained_can_be_saved_loaded_and_scored(tiny_data, tiny_encoder):

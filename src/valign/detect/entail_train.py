@@ -143,9 +143,19 @@ def train(args: argparse.Namespace) -> None:
             (t + 1) / (0.06 * total), max(0.0, 0.5 + 0.5 * math.cos(math.pi * t / total))
         ),
     )
+    card = {
+        "name": "valign-entailment-1", "labels": LABELS, "frozen_layers": net.frozen_layers,
+        "sizes": sizes, "seed": args.seed, "epochs": args.epochs, "lr": args.lr,
+        "batch": args.batch, "max_length": args.max_length,
+    }  # fmt: skip
     step, best, checkpoint = 0, 0.0, args.work / "entailment.ckpt"
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
+        if saved["card"] != card:
+            raise SystemExit(
+                f"{checkpoint} belongs to a run with other settings or texts: {saved['card']}. "
+                "Give this one another --work."
+            )
         net.load_state_dict(saved["net"], strict=False)
         optimiser.load_state_dict(saved["optimiser"])
         schedule.load_state_dict(saved["schedule"])
@@ -154,17 +164,12 @@ def train(args: argparse.Namespace) -> None:
 
     def keep() -> None:
         state = {
-            "net": net.trained(), "optimiser": optimiser.state_dict(),
+            "card": card, "net": net.trained(), "optimiser": optimiser.state_dict(),
             "schedule": schedule.state_dict(), "step": step, "best": best,
         }  # fmt: skip
         torch.save(state, checkpoint.with_suffix(".partial"))
         checkpoint.with_suffix(".partial").replace(checkpoint)
 
-    card = {
-        "name": "valign-entailment-1", "labels": LABELS, "frozen_layers": net.frozen_layers,
-        "sizes": sizes, "seed": args.seed, "epochs": args.epochs, "lr": args.lr,
-        "batch": args.batch, "max_length": args.max_length,
-    }  # fmt: skip
     loss_of = nn.CrossEntropyLoss(label_smoothing=0.05)
     clock, last, running = time.time(), time.time(), 0.0
     while step < total and time.time() < args.stop:

@@ -87,8 +87,9 @@ def plain_outputs(folder: Path) -> Iterator[LabelledText]:
 def reported_texts() -> Iterator[LabelledText]:
     """Positive sides of the project's pairs, quoted without approval (0) or rejected (-1) (ours).
 
-    The words of a value alone do not promote it. Two thirds of the pairs, by id; each keeps the
-    part of its pair.
+    The words of a value alone do not promote it, and to reject one value is not to reject all:
+    values that the pair does not name are 0. Two thirds of the pairs, by id; each keeps the part
+    of its pair.
     """
     for pair in load_corpus("valuetexts").pairs:
         sentences = _sources()["reports"]
@@ -97,7 +98,8 @@ def reported_texts() -> Iterator[LabelledText]:
             sentence, sign = sentences[chosen]
             yield LabelledText(
                 f"{pair.id}-reported", "reported", part_of(pair.id),
-                sentence.format(pair.positive), signs={pair.value: sign},
+                sentence.format(pair.positive),
+                signs=dict.fromkeys(TEN, 0) | dict.fromkeys((*pair.also, pair.value), sign),
             )  # fmt: skip
 
 

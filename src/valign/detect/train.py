@@ -11,6 +11,7 @@ rows are never read here.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -34,12 +35,12 @@ _WEIGHT = {
     "valueeval23": 0.6, "arguments": 0.6, "fulcra": 0.7, "answers": 6.0, "neutral": 5.0,
     "sources": 4.0, "rewrites": 4.0, "pairs": 2.0, "persona": 1.0, "inventory": 2.0,
     "described": 1.0, "plain": 1.0,
-    "reported": 2.0,
+    "reported": 4.0, "buried": 2.0,
 }  # fmt: skip
 """Weight of a text in the loss: small sets of the kind that will be scored count for more."""
 _CALIBRATION_WEIGHT = {
     "valueeval23": 0.3, "arguments": 0.1, "answers": 5.0, "neutral": 3.0, "sources": 3.0,
-    "rewrites": 3.0, "persona": 0.3,
+    "rewrites": 3.0, "persona": 0.3, "buried": 0.5,
 }  # fmt: skip
 _FULCRA_SHARE = 0.5
 """Share of the FULCRA texts seen in an epoch: they are long and much alike."""
@@ -129,8 +130,9 @@ def train(recipe: Recipe, work: Path, *, data: Path | None = None) -> EncoderDet
         layers=recipe.frozen_layers, max_tokens=recipe.max_tokens,
     )  # fmt: skip
     head = ValueHead.from_settings(settings, backbone)
-    _start_readers(head, hidden, rows, labels, recipe, work)
-    _tune(head, hidden, rows, labels, recipe, work / f"{recipe.name}.ckpt")
+    run = f"{recipe.name}-{_run_key(recipe, rows)}"
+    _start_readers(head, hidden, rows, labels, recipe, work / f"{run}-pooled.npy")
+    _tune(head, hidden, rows, labels, recipe, work / f"{run}.ckpt")
     held_out = [i for i, row in enumerate(rows) if row.part == "validation"]
     signs, categories = _logits(head, hidden, held_out)
     weight = np.array([_CALIBRATION_WEIGHT.get(rows[i].source, 1.0) for i in held_out])
@@ -148,22 +150,30 @@ def _kept(rows: Sequence[LabelledText], fraction: float) -> list[LabelledText]:
     return [r for r in rows if r.part in ("test", "validation") or place(r) < fraction]
 
 
+def _run_key(recipe: Recipe, rows: Sequence[LabelledText]) -> str:
+    """Names what a run keeps, so that another recipe or other texts never continue it."""
+    told = [(row.id, row.part, row.text, sorted(row.signs.items())) for row in rows]
+    return hashlib.sha256(repr((recipe, told)).encode()).hexdigest()[:12]
+
+
 def _start_readers(
     head: ValueHead,
     hidden: Activations,
     rows: Sequence[LabelledText],
     labels: Labels,
     recipe: Recipe,
-    work: Path,
+    path: Path,
 ) -> None:
     """Fit the readers on the untuned encoder first, so that tuning starts from useful gradients.
 
     (Kumar et al. 2022: linear probing, then fine-tuning.)
     """
     own = [i for i, row in enumerate(rows) if row.part in recipe.part]
-    path = work / f"pooled-{recipe.part}-{recipe.frozen_layers}-{recipe.fraction:g}.npy"
-    if not path.is_file() or len(np.load(path, mmap_mode="r")) != len(own):
-        np.save(path, _pooled(head, hidden, own))
+    if not path.is_file():
+        unfinished = path.with_suffix(".tmp")
+        with open(unfinished, "wb") as file:
+            np.save(file, _pooled(head, hidden, own))
+        os.replace(unfinished, path)
     pooled = torch.from_numpy(np.load(path))
     place = {rows[i].id: k for k, i in enumerate(own)}
     triples = torch.tensor([

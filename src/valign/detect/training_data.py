@@ -34,7 +34,7 @@ class LabelledText:
         source: the set it comes from: `valueeval23`, `arguments` (the same with their
             conclusions), `fulcra`, `answers`, `neutral`,
             `rewrites`, `sources` (of the rewrites, plain), `pairs`, `persona`, `inventory`,
-            `described`, `plain`, `reported`.
+            `described`, `plain`, `reported`, `buried` (short ones among plain sentences).
         part: `test`, `validation`, `a` or `b`.
         prompt: what the text answers, where there is such a thing.
         signs: value of the ten -> -1, 0 or 1; values that are not named are unknown.
@@ -168,9 +168,10 @@ def valuetexts() -> Iterator[LabelledText]:
 def all_texts(folder: Path | None = None) -> list[LabelledText]:
     """Every labelled text; the public ones from `folder` (default: `public_folder()`)."""
     from valign.detect import signed_statements as signed
+    from valign.detect.buried import buried_texts
 
     folder = folder or public_folder()
-    return [
+    rows = [
         *valuetexts(),
         *valueeval(folder / "valueeval23"),
         *fulcra(folder / "fulcra"),
@@ -180,6 +181,7 @@ def all_texts(folder: Path | None = None) -> list[LabelledText]:
         *signed.plain_outputs(folder / "self_instruct"),
         *signed.reported_texts(),
     ]
+    return [*rows, *buried_texts(rows)]
 
 
 def select(rows: Iterable[LabelledText], source: str, *parts: str) -> list[LabelledText]:
