@@ -263,3 +263,19 @@ def test_long_names_still_make_a_file_name_the_disk_takes(command, run_command, 
     repeated = "caa.layers=" + ",".join("1" * 90)
     said = command(*run_command(model, tmp_path / "run", "--toward", wanted, "--set", repeated))
     assert said.code == 0, said
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["score", "--detector", "wordlist"],
+        ["translate", "--backend", "rules"],
+        ["generate", "--model", "reference"],
+        ["rewrite", "--model", "reference", "--instruction", "kinder"],
+    ],
+)
+def test_the_name_of_a_file_is_not_taken_for_a_text(refused, tmp_path, typed):
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "I want to win."}\n')
+    said = refused(*typed, str(file)).replace("\n", "")
+    assert "is a file" in said and "--file" in said

@@ -32,10 +32,11 @@ def generate(
 ) -> None:
     """Answer prompts without and with a control, as the tokens come."""
     from valign.cli.arguments import load_control, load_model
-    from valign.cli.textfile import read_lines
+    from valign.cli.textfile import no_file_as_text, read_lines
     from valign.lm import generate as answer
     from valign.lm import stream
 
+    no_file_as_text(prompt or [])
     prompts = [*(prompt or []), *(read_lines(file) if file else [])]
     if not prompts:
         raise typer.BadParameter("Give a prompt, or a file of prompts with --file.")

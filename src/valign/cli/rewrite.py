@@ -73,8 +73,11 @@ def rewrite(
 
     Where no try passes, the best one is returned with a warning that says what is wrong with it.
     """
+    from valign.cli.textfile import no_file_as_text
+
     if (text is None) == (file is None):
         raise typer.BadParameter("Give one text, or a file of them with --file.")
+    no_file_as_text([text] if text is not None else [])
     if to is not None and file is None:
         raise typer.BadParameter("--out keeps the results of --file; one text is printed.")
     if instruction is not None and profile is not None:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from valign.cli.console import out, progress_bar
-from valign.cli.textfile import TextFileError, stream_texts
+from valign.cli.textfile import TextFileError, no_file_as_text, stream_texts
 
 if TYPE_CHECKING:
     from valign.detect import Detector
@@ -43,6 +43,7 @@ def score(
 
     if not text and file is None:
         raise typer.BadParameter("Give a text, - for standard input, or a file with --file.")
+    no_file_as_text(text or [])
     judge = load_detector(detector)
     names = judge.system.names
 

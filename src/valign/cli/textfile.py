@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from valign.values import ValignError
@@ -11,6 +12,17 @@ from valign.values import ValignError
 
 class TextFileError(ValignError, ValueError):
     """A file of texts that cannot be read; names the line."""
+
+
+def no_file_as_text(texts: Iterable[str]) -> None:
+    """Refuse the name of a file where a text belongs: read as a text, it would get an answer.
+
+    Raises:
+        TextFileError: one of the texts is the path of a file.
+    """
+    for text in texts:
+        if os.path.isfile(text):  # False, too, for what no path can be
+            raise TextFileError(f"{text} is a file; to read the texts in it: --file {text}")
 
 
 def stream_texts(path: Path) -> Iterator[tuple[int, str]]:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from valign.cli.console import errors, out
-from valign.cli.textfile import stream_texts
+from valign.cli.textfile import no_file_as_text, stream_texts
 
 
 def register(app: typer.Typer) -> None:
@@ -39,6 +39,7 @@ def translate(
 
     if not instruction and file is None:
         raise typer.BadParameter("Give an instruction, or a file with --file.")
+    no_file_as_text(instruction or [])
     endpoint: dict[str, Any] = {
         "base_url": base_url, "model": model, "api_key_env": api_key_env, "cache": cache,
     }  # fmt: skip
