@@ -50,6 +50,7 @@ CORNERS = (0.0, -0.25)
 """Worst corners of the hypervolume, per value. From 0 a mixture counts only where it speaks for all
 values; the second, added when the first plain adapters (of no method's own) were seen to push the
 other value to nothing, also counts what lies on the axes."""
+TAXES = ("fluent", "facts_kept", "facts_wrong")
 LINE = (0.0, 0.5, 1.0, 1.5)
 
 Mix = tuple[float, ...]
@@ -95,6 +96,8 @@ ENTRIES: dict[str, Entry] = {
     "MVA (hsic-released)": Entry("mva-released"),
     "MVA (orthogonal)": Entry("mva-orthogonal"),
     "MVA (cosine)": Entry("mva-cosine"),
+    "MVA on positive sides (hsic; ours)": Entry("mva-sft"),
+    "the same, w in [0, 1]": Entry("mva-sft", in_box),
     "sequential DPO": Entry("sequential"),
     "loss-weighted DPO": Entry("mixed"),
     "MODPO": Entry("modpo"),
@@ -103,6 +106,7 @@ ENTRIES: dict[str, Entry] = {
     "MOD decoding": Entry("mod"),
     "SimPO, task arithmetic": Entry("simpo"),
     "SFT, task arithmetic": Entry("sft"),
+    "SFT, w in [0, 1]": Entry("sft", in_box),
 }
 PENALTIES = {"mva": "hsic", "mva-released": "hsic-released", "mva-orthogonal": "orthogonal",
              "mva-cosine": "cosine"}  # fmt: skip
@@ -114,6 +118,8 @@ STAGES: tuple[tuple[tuple[str, ...], int], ...] = (
     (("ties", "dare"), 2),
     (("mod", "simpo", "sft", "mva-cosine"), 2),
     (("sequential", "mixed", "modpo"), 3),
+    (("mva-sft",), 2),
+    (("sft", "mva-sft"), 3),
 )
 """What is made in which order: the main question first."""
 
@@ -151,7 +157,7 @@ class Bench:
         chosen = {n: c for n, (m, c) in named.items() if m in keep}
         read = scorer.score(chosen, judged)
         calm = {}
-        if source in ("dpo", "mva"):
+        if source in ("dpo", "mva", "sft", "mva-sft"):
             full = next(n for n, (m, _) in named.items() if m == (1.0,) * k)
             calm = {n: [r.answer for r in scorer.score({n: c}, self.neutral)[n]]
                     for n, c in (("plain", None), (full, named[full][1]))}  # fmt: skip
@@ -183,6 +189,8 @@ class Bench:
             assert isinstance(made, WeightsControl)
             return made
 
+        if source == "mva-sft":
+            return [fit("mva", objective="sft")]
         if source in PENALTIES:
             return [fit("mva", penalty=PENALTIES[source])]
         if source in ("dpo", "ties", "dare", "mod"):
@@ -302,8 +310,30 @@ def summarise(cells: dict[tuple[str, int, int], dict]) -> dict:
                             [volume(m, np.full(k, corner)) for m in means]
                         )
         out[str(k)] = dict(hypervolume=compared(volumes), from_below=compared(wide),
-                           **details(cells, k, weights))  # fmt: skip
+                           **details(cells, k, weights),
+                           **front_costs(cells, k, weights))  # fmt: skip
     return out
+
+
+def front_costs(cells: dict, k: int, weights: np.ndarray) -> dict:
+    """What an entry's answers cost along its front: means over its mixtures and seeds."""
+    out: dict[str, dict] = {}
+    for label, entry in ENTRIES.items():
+        fronts = []
+        for (source, size, _), cell in sorted(cells.items()):
+            if source == entry.source and size == k:
+                mixes = [tuple(m) for m in cell["mixes"]]
+                found = fronted(np.array(cell["searched"]), mixes, entry.allowed)
+                fronts.append([cell["judged"][cell["names"][i]] for i in found])
+        fronts = [f for f in fronts if f]
+        if fronts:
+            out[label] = {
+                tax: interval(weighted_mean(
+                    weights, np.mean([np.mean([p[tax] for p in f], 0) for f in fronts], 0)
+                ))
+                for tax in TAXES
+            }  # fmt: skip
+    return dict(along_the_front=out)
 
 
 def compared(volumes: dict[str, dict[int, np.ndarray]]) -> dict:
@@ -329,7 +359,7 @@ def details(cells: dict, k: int, weights: np.ndarray) -> dict:
     """Interference, dependence, taxes and costs by source."""
     values = SETS[k]
     found: dict = {}
-    for source in ("dpo", *PENALTIES, "simpo", "sft"):
+    for source in ("dpo", *PENALTIES, "simpo", "sft", "mva-sft"):
         mine = [c for (s, size, _), c in sorted(cells.items()) if s == source and size == k]
         if not mine:
             continue
@@ -345,7 +375,7 @@ def details(cells: dict, k: int, weights: np.ndarray) -> dict:
             name: interval(
                 weighted_mean(weights, np.mean([c["judged"][full][name] for c in mine], 0))
             )
-            for name in ("fluent", "facts_kept", "facts_wrong", "others")
+            for name in (*TAXES, "others")
         }
         pairs = [d for c in mine for d in c["dependence"].values()]
         calm = [c["neutral_unchanged"] for c in mine if c["neutral_unchanged"] is not None]
@@ -425,13 +455,16 @@ def write(summary: dict, done: int, whole: int, seconds: float) -> None:
             continue
         lines += ["", f"## {', '.join(SETS[int(k)])}", "",
                   "| method | seeds | hypervolume from 0 | by seed | MVA minus this | "
-                  f"hypervolume from {CORNERS[1]:g} | by seed | MVA minus this |",
-                  "| --- " * 8 + "|"]  # fmt: skip
+                  f"hypervolume from {CORNERS[1]:g} | by seed | MVA minus this | "
+                  "along the front: fluent | facts kept | facts wrong |",
+                  "| --- " * 11 + "|"]  # fmt: skip
         for label, row in block["hypervolume"].items():
             cells = [label, str(len(row["seeds"]))]
             for each in (row, block["from_below"][label]):
                 by_seed = ", ".join(f"{v:.3f}" for v in each["by_seed"])
                 cells += [told(each), by_seed, told(each.get("mva_minus_this"))]
+            costs = block["along_the_front"][label]
+            cells += [told(costs[tax], 2) for tax in TAXES]
             lines.append("| " + " | ".join(cells) + " |")
         lines += ["", "Interference: the change of a value's score when the other adapters are "
                   "added, all at weight 1. Dependence: mean over modules and pairs.", "",

@@ -204,6 +204,21 @@ def test_a_gate_is_fitted_beside_the_adapters(lm):
         torch.testing.assert_close(gated.adapters[0].factors[name].b, part.b)
 
 
+def test_mva_on_positive_sides_is_sft_with_a_penalty(lm):
+    settings = dict(rank=2, steps=6, batch_size=4, rate=5e-3)
+    both = Profile.of(SYSTEM, benevolence=1, power=1)
+    plain = get_method("sft", **settings).fit(lm, CORPUS, both)
+    free, kept = (
+        get_method("mva", objective="sft", penalty=p, **settings).fit(lm, CORPUS, both)
+        for p in ("none", "cosine")
+    )
+    for one, other in zip(plain.adapters, free.adapters, strict=True):
+        for name, part in one.factors.items():
+            torch.testing.assert_close(other.factors[name].b, part.b)
+    (before,), (after,) = (c.provenance["dependence"].values() for c in (free, kept))
+    assert abs(after["cosine"]) < abs(before["cosine"])
+
+
 def test_the_order_of_training_can_be_chosen(lm):
     settings = dict(rank=2, steps=2, batch_size=4)
     both = Profile.of(SYSTEM, benevolence=1, power=0.5)

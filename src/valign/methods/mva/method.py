@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import replace
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from valign.methods.mva.family import AdapterMethod
 from valign.methods.mva.penalties import PenaltyName
+from valign.methods.mva.training import Recipe
 
 
 class MVA(AdapterMethod):
@@ -36,3 +38,11 @@ class MVA(AdapterMethod):
     """Weight of the penalty; by default 10 for the released one, else 1 (ours, untuned)."""
     beta: float = Field(default=0.1, gt=0)
     """Of DPO (the paper: 0.1)."""
+    objective: Literal["dpo", "sft"] = "dpo"
+    """What an adapter learns from: preferences (the paper), or the positive sides alone (ours).
+    Where what is chosen for one value is rejected for another, preferences set the adapters against
+    each other; positive sides do not."""
+
+    def recipe(self) -> Recipe:
+        """The settings as a recipe."""
+        return replace(super().recipe(), loss="sft" if self.objective == "sft" else self.loss)
