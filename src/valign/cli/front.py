@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
 
 
 def front(
-    folder: Path = typer.Argument(..., help="Folder of `valign fit mva --values a,b --out DIR` (or sft, dpo, simpo)."),
+    folder: Path = typer.Argument(
+        ..., help="Of `valign fit mva --values a,b --out DIR`, or sft, dpo, simpo."
+    ),
     model: str | None = typer.Option(
         None, "--model", "-m", help="By default the model it was fitted on."
     ),
