@@ -6,7 +6,7 @@ import pytest
 
 from valign.detect.buried import buried_texts
 from valign.detect.entail import sentences
-from valign.detect.training_data import TEN, LabelledText, valuetexts
+from valign.detect.training_data import LabelledText, valuetexts
 
 PLAIN = [
     LabelledText(f"plain-{part}-{k}", "plain", part, f"The {part} shelf has row {k} of boxes.")
@@ -25,9 +25,7 @@ def pair(part: str) -> list[LabelledText]:
 @pytest.mark.parametrize("part", ["a", "b", "test"])
 def test_labels_stay_and_the_plain_sentences_come_from_the_same_part(part: str) -> None:
     up, down = buried_texts([*PLAIN, *pair(part)])
-    assert (up.part, up.value) == (part, "achievement")
-    assert up.signs == dict.fromkeys(TEN, 0) | {"achievement": 1}  # what it does not name is absent
-    assert down.signs == {"achievement": 0}
+    assert (up.part, up.signs, up.value) == (part, {"achievement": 1}, "achievement")
     assert up.rival == down.id
     around = up.text.replace("Go and win.", "")
     assert around.count(f"The {part} shelf") == around.count(" shelf ") >= 2
@@ -53,5 +51,5 @@ def test_the_projects_own_texts_are_buried_the_same_way_each_time() -> None:
     for row in once:
         origin = whole[row.id.removesuffix("-buried")]
         assert origin.text in row.text
-        assert origin.signs.items() <= row.signs.items()
+        assert origin.signs == row.signs
         assert len(sentences(row.text)) > len(sentences(origin.text))

@@ -13,7 +13,7 @@ import numpy as np
 
 from valign.corpora.split import id_fraction
 from valign.detect.entail import sentences
-from valign.detect.training_data import TEN, LabelledText
+from valign.detect.training_data import LabelledText
 
 _AROUND = {"neutral", "sources", "plain"}
 _BURIED = {"pairs", "answers", "rewrites", "neutral", "inventory", "described"}
@@ -24,10 +24,8 @@ _MAX_WORDS = 68
 def buried_texts(rows: Sequence[LabelledText]) -> Iterator[LabelledText]:
     """Every short text again, with plain sentences of the same part before and after it.
 
-    What is known of its values stays, and a value that the positive side of a pair does not name is
-    taken as absent: a reader that learns to hear quiet values must not hear them all. The sides of
-    a pair get the same surroundings, so that these tell nothing about the value. A text too long
-    for two plain sentences is left out.
+    What is known of its values stays; the sides of a contrast pair get the same surroundings, so
+    that these tell nothing about the value. A text too long for two plain sentences is left out.
     """
     plain: dict[str, list[str]] = {}
     for row in rows:
@@ -47,7 +45,6 @@ def buried_texts(rows: Sequence[LabelledText]) -> Iterator[LabelledText]:
             row,
             id=f"{row.id}-buried",
             source="buried",
-            signs=dict.fromkeys(TEN, 0) | row.signs if row.rival else row.signs,
             text=" ".join([*before, row.text, *after]),
             rival=f"{row.rival}-buried" if row.rival else None,
         )

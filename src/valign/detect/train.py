@@ -33,9 +33,9 @@ from valign.detect.training_data import TEN, LabelledText, all_texts, category_n
 
 _WEIGHT = {
     "valueeval23": 0.6, "arguments": 0.6, "fulcra": 0.7, "answers": 6.0, "neutral": 5.0,
-    "sources": 4.0, "rewrites": 6.0, "pairs": 2.0, "persona": 1.0, "inventory": 2.0,
+    "sources": 4.0, "rewrites": 4.0, "pairs": 2.0, "persona": 1.0, "inventory": 2.0,
     "described": 1.0, "plain": 1.0,
-    "reported": 4.0, "buried": 4.0,
+    "reported": 4.0, "buried": 2.0,
 }  # fmt: skip
 """Weight of a text in the loss: small sets of the kind that will be scored count for more."""
 _CALIBRATION_WEIGHT = {

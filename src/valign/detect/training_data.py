@@ -154,8 +154,7 @@ def valuetexts() -> Iterator[LabelledText]:
         part = part_of(rewrite.id)
         yield LabelledText(f"{rewrite.id}-source", "sources", part, rewrite.source, rewrite.prompt,
                            dict.fromkeys(TEN, 0))  # fmt: skip
-        changed = {v: int(np.sign(s)) for v, s in rewrite.target.items() if s}
-        signs = dict.fromkeys(TEN, 0) | changed  # the source is plain, the rest was to stay so
+        signs = {v: int(np.sign(s)) for v, s in rewrite.target.items() if s}
         yield LabelledText(rewrite.id, "rewrites", part, rewrite.rewrite, rewrite.prompt, signs)
     for pair in corpus.pairs:
         part, other = part_of(pair.id), f"{pair.id}-negative"
