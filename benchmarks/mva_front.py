@@ -97,7 +97,7 @@ ENTRIES: dict[str, Entry] = {
     "MVA (orthogonal)": Entry("mva-orthogonal"),
     "MVA (cosine)": Entry("mva-cosine"),
     "MVA on positive sides (hsic; ours)": Entry("mva-sft"),
-    "the same, w in [0, 1]": Entry("mva-sft", in_box),
+    "MVA on positive sides, w in [0, 1]": Entry("mva-sft", in_box),
     "sequential DPO": Entry("sequential"),
     "loss-weighted DPO": Entry("mixed"),
     "MODPO": Entry("modpo"),

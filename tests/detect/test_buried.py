@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from valign.detect import train
 from valign.detect.buried import buried_texts
 from valign.detect.entail import sentences
 from valign.detect.training_data import LabelledText, valuetexts
@@ -42,6 +43,17 @@ def test_a_text_with_no_room_or_no_plain_sentences_is_left_out() -> None:
     assert not list(buried_texts(pair("a")))
 
 
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_a_share_of_the_rows_keeps_both_sides_of_a_pair(share: float) -> None:
+    rows = list(valuetexts())
+    rows = train._kept([*rows, *buried_texts(rows)], share)
+    ids = {row.id for row in rows}
+    assert all(row.rival in ids for row in rows if row.rival)
+    assert all(
+        f"buried-{row.rival}" in ids for row in rows if row.rival and f"buried-{row.id}" in ids
+    )
+
+
 def test_the_projects_own_texts_are_buried_the_same_way_each_time() -> None:
     rows = list(valuetexts())
     once, again = list(buried_texts(rows)), list(buried_texts(rows))
@@ -49,7 +61,7 @@ def test_the_projects_own_texts_are_buried_the_same_way_each_time() -> None:
     assert len(once) > 1000
     whole = {r.id: r for r in rows}
     for row in once:
-        origin = whole[row.id.removesuffix("-buried")]
+        origin = whole[row.id.removeprefix("buried-")]
         assert origin.text in row.text
         assert origin.signs == row.signs
         assert len(sentences(row.text)) > len(sentences(origin.text))

@@ -43,10 +43,10 @@ def buried_texts(rows: Sequence[LabelledText]) -> Iterator[LabelledText]:
             continue
         yield replace(
             row,
-            id=f"{row.id}-buried",
+            id=f"buried-{row.id}",
             source="buried",
             text=" ".join([*before, row.text, *after]),
-            rival=f"{row.rival}-buried" if row.rival else None,
+            rival=f"buried-{row.rival}" if row.rival else None,
         )
 
 

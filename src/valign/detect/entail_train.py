@@ -151,9 +151,9 @@ def train(args: argparse.Namespace) -> None:
     step, best, checkpoint = 0, 0.0, args.work / "entailment.ckpt"
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
-        if saved["card"] != card:
+        if saved.get("card") != card:
             raise SystemExit(
-                f"{checkpoint} belongs to a run with other settings or texts: {saved['card']}. "
+                f"{checkpoint} belongs to a run with other settings or texts: {saved.get('card')}. "
                 "Give this one another --work."
             )
         net.load_state_dict(saved["net"], strict=False)

@@ -145,7 +145,8 @@ def _kept(rows: Sequence[LabelledText], fraction: float) -> list[LabelledText]:
     """A share of the training rows, by a hash of what pairs have in common; all held-out rows."""
 
     def place(row: LabelledText) -> float:
-        return id_fraction("kept " + row.id.removesuffix("-negative").removesuffix("-argument"))
+        own = row.id.removeprefix("buried-").removesuffix("-negative").removesuffix("-argument")
+        return id_fraction(f"kept {own}")
 
     return [r for r in rows if r.part in ("test", "validation") or place(r) < fraction]
 

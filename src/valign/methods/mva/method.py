@@ -41,7 +41,7 @@ class MVA(AdapterMethod):
     objective: Literal["dpo", "sft"] = "dpo"
     """What an adapter learns from: preferences (the paper), or the positive sides alone (ours).
     Where what is chosen for one value is rejected for another, preferences set the adapters against
-    each other; positive sides do not."""
+    each other; positive sides covered far more there (docs/mva.md)."""
 
     def recipe(self) -> Recipe:
         """The settings as a recipe."""
