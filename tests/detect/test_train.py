@@ -119,6 +119,17 @@ def test_only_rows_of_the_part_are_trained_on_and_pairs_stay_together(tiny_encod
         assert all(place[rows[i].rival] in batch for i in batch if rows[i].rival)
 
 
+def test_values_a_short_text_is_not_labelled_for_count_a_little_as_absent():
+    pair = LabelledText("p", "pairs", "a", "we like fun", signs={"hedonism": 1})
+    told = LabelledText("v", "valueeval23", "a", "we like fun", signs={"hedonism": 1})
+    labels = train.Labels.of([pair, told], CATEGORIES, ())
+    named = TEN.index("hedonism")
+    others = [k for k in range(len(TEN)) if k != named]
+    assert labels.weight[0, named] > labels.weight[0, others[0]] > 0
+    assert not labels.weight[1, others].any()
+    assert labels.signs[0, others].isnan().all()
+
+
 def test_cached_activations_are_those_of_the_encoder_and_are_read_back(tiny_encoder, tmp_path):
     backbone = Backbone(tiny_encoder)
     texts = ["we like fun", "obey", "help the old and the new"]

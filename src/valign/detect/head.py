@@ -79,10 +79,8 @@ class ValueHead(nn.Module):
 
 
 def sign_loss(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    """Weighted cross-entropy over against, absent, for; labels (B, n_values), NaN is unknown."""
+    """Weighted mean cross-entropy over against, absent, for; labels and weight (B, n_values)."""
     full = torch.stack([logits[..., 0], torch.zeros_like(logits[..., 0]), logits[..., 1]], dim=-1)
-    known = ~labels.isnan()
-    target = torch.where(known, labels, 0.0).long() + 1
+    target = labels.long() + 1
     loss = nn.functional.cross_entropy(full.flatten(0, 1), target.flatten(), reduction="none")
-    share = weight * known
-    return (loss.view_as(labels) * share).sum() / share.sum().clamp_min(1)
+    return (loss.view_as(labels) * weight).sum() / weight.sum().clamp_min(1)
