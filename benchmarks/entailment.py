@@ -1,6 +1,6 @@
 """Measure the entailment model, the fact checker and consistency, and write the tables.
 
-    python benchmarks/entailment.py --public DATA/public --texts DATA/valuetexts --out benchmarks
+    python benchmarks/entailment.py
 
 Accuracy on four test sets that training never saw (premises compared by text), and the share of
 rewrites rejected, by the fault they were given. Intervals: Wilson, over pairs and over texts; pairs
@@ -25,10 +25,12 @@ import numpy as np
 import torch
 import transformers
 
+from valign.corpora.load import load_rewrites
 from valign.detect.entail import Entailment
 from valign.detect.entail_consistency import LIMITS, Consistency
 from valign.detect.entail_data import Pair, breaking_nli, cad_nli, esnli, med
 from valign.detect.entail_model import BUNDLED, LABELS
+from valign.detect.training_data import public_folder
 from valign.measure.estimate import Estimate
 from valign.measure.rate import rate
 
@@ -69,15 +71,15 @@ def accuracies(
     return found
 
 
-def rejections(judge: Consistency, texts: Path) -> dict[str, Any]:
+def rejections(judge: Consistency) -> dict[str, Any]:
     """Share of rewrites rejected by fault, for each reader alone and for all together."""
-    rows = [json.loads(line) for line in (texts / "rewrites.jsonl").read_text().splitlines()]
+    rows = load_rewrites()
     asked = [
-        (row["source"], text, row["prompt"], fault)
+        (row.source, text, row.prompt, fault)
         for row in rows
         for text, fault in [
-            (row["rewrite"], "good"),
-            *((bad["text"], bad["fault"].split(" ")[0]) for bad in row["bad_rewrites"]),
+            (row.rewrite, "good"),
+            *((bad.text, bad.fault.split(" ")[0]) for bad in row.bad),
         ]
     ]
     reports = judge.judge(*([a[i] for a in asked] for i in range(3)))
@@ -114,34 +116,31 @@ def shown(cell: dict[str, float]) -> str:
 def markdown(results: dict[str, Any]) -> str:
     """The tables of the results."""
     lines = [f"`{results['command']}`, seed {results['seed']}, {results['versions']}", ""]
-    if results["accuracy"]:
-        lines += ["| test set | accuracy, 95 % interval | majority class |", "| --- | --- | --- |"]
-        lines += [
-            f"| {name} | {shown(row['accuracy'])} | {row['majority']:.3f} |"
-            for name, row in results["accuracy"].items()
-        ]
-        lines.append("")
-    if results["consistency"]:
-        columns = ["good", "drops", "adds", "contradiction", "faulty", "wrong value"]
-        lines += [
-            f"| share rejected | {' | '.join(columns)} |",
-            f"| --- |{' --- |' * len(columns)}",
-        ]
-        lines += [
-            f"| {name} | {' | '.join(shown(row[column]) for column in columns)} |"
-            for name, row in results["consistency"]["rejected"].items()
-        ]
+    lines += ["| test set | accuracy, 95 % interval | majority class |", "| --- | --- | --- |"]
+    lines += [
+        f"| {name} | {shown(row['accuracy'])} | {row['majority']:.3f} |"
+        for name, row in results["accuracy"].items()
+    ]
+    columns = ["good", "drops", "adds", "contradiction", "faulty", "wrong value"]
+    lines += [
+        "",
+        f"| share rejected | {' | '.join(columns)} |",
+        f"| --- |{' --- |' * len(columns)}",
+    ]
+    lines += [
+        f"| {name} | {' | '.join(shown(row[column]) for column in columns)} |"
+        for name, row in results["consistency"]["rejected"].items()
+    ]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--public", type=Path, help="folder of the public sets")
-    parser.add_argument("--texts", type=Path, help="folder of the value texts")
+    parser.add_argument("--public", type=Path, help="public data (default: VALIGN_DATA)")
     parser.add_argument("--weights", type=Path, default=BUNDLED)
     parser.add_argument("--pairs", type=int, help="pairs of each test set; default all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
     torch.set_num_threads(1)
     model = Entailment.bundled(args.weights)
@@ -151,10 +150,10 @@ def main() -> None:
         "versions": f"python {platform.python_version()}, torch {torch.__version__}, "
         f"transformers {transformers.__version__}, one thread",
         "model": model.card,
-        "accuracy": accuracies(model, args.public, pairs=args.pairs, seed=args.seed)
-        if args.public
-        else {},
-        "consistency": rejections(Consistency(model), args.texts) if args.texts else {},
+        "accuracy": accuracies(
+            model, args.public or public_folder(), pairs=args.pairs, seed=args.seed
+        ),
+        "consistency": rejections(Consistency(model)),
     }
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "entailment.json").write_text(json.dumps(results, indent=1) + "\n")

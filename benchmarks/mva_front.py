@@ -19,7 +19,7 @@ import json
 import time
 from pathlib import Path
 
-from mva_front_cells import Bench, scoring_cost
+from mva_front_cells import Bench
 from mva_front_numbers import summarised
 from mva_front_page import RECORD, page, record
 from mva_front_plan import STAGES
@@ -43,7 +43,6 @@ def main() -> None:
                     bench.cell(source, k, seed)
                     print(f"{time.time() - began:7.0f} s  {source}, {k}, {seed}", flush=True)
                     tables(given.work, given.sizes)
-        scoring_cost(bench, given.work)
     tables(given.work, given.sizes)
 
 
@@ -58,10 +57,8 @@ def tables(work: Path, sizes: list[int]) -> None:
             cells[source, int(seed)] = json.loads(path.read_text("utf-8"))
         if cells:
             blocks[str(k)] = summarised(cells, k)
-    timed = work / "scoring.json"
-    scoring = json.loads(timed.read_text("utf-8")) if timed.is_file() else before.get("scoring")
-    RECORD.write_text(json.dumps(record(blocks, scoring), indent=1, default=str) + "\n", "utf-8")
-    RECORD.with_suffix(".md").write_text(page(blocks, scoring), "utf-8")
+    RECORD.write_text(json.dumps(record(blocks), indent=1, default=str) + "\n", "utf-8")
+    RECORD.with_suffix(".md").write_text(page(blocks), "utf-8")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from mva_front_plan import (
 
 from valign.control.merging import dare, ties
 from valign.control.weights import WeightsControl
-from valign.lm import HostModel, generate
+from valign.lm import HostModel
 from valign.lm.mod import generate_together
 from valign.methods import get_method
 from valign.study.front import Scorer, adapters_digest, mean_scores, mixture
@@ -180,29 +179,3 @@ def compact(rows: Iterable[Row], values: tuple[str, ...]) -> dict:
         facts_wrong=[float(r.facts_wrong or 0) for r in rows],
         facts_kept=[(r.facts_kept or 0) / (r.facts or 1) for r in rows],
     )  # fmt: skip
-
-
-def scoring_cost(bench: Bench, work: Path) -> dict:
-    """One batched generation with a mixture a row, against one mixture after another."""
-    path = work / "scoring.json"
-    if path.is_file():
-        return json.loads(path.read_text())
-    (control,) = bench._fitted("dpo", SETS[2], 0)
-    mixes = [control.with_weights(dict(zip(SETS[2], m, strict=True)))
-             for m in mixtures(2) if any(m)][:16]  # fmt: skip
-    prompts = [ask.prompt for ask in bench.asks[:8]]
-
-    def timed(work: Callable[[], object]) -> float:
-        began = time.process_time()
-        work()
-        return time.process_time() - began
-
-    options = dict(max_new_tokens=40, temperature=1.0, seed=0)
-    batched = timed(lambda: generate(
-        bench.lm, prompts * len(mixes), [m for m in mixes for _ in prompts], batch_size=128,
-        **options))  # fmt: skip
-    apart = sum(timed(lambda m=m: generate(bench.lm, prompts, m, batch_size=128, **options))
-                for m in mixes)  # fmt: skip
-    found = dict(mixtures=len(mixes), prompts=len(prompts), batched=batched, one_by_one=apart)
-    path.write_text(json.dumps(found))
-    return found

@@ -19,7 +19,7 @@ def told(i: dict | None, digits: int = 3) -> str:
     )  # fmt: skip
 
 
-def record(blocks: dict[str, dict], scoring: dict | None) -> dict:
+def record(blocks: dict[str, dict]) -> dict:
     """`mva_front.json`; a block for each number of values."""
     return dict(
         command=COMMAND,
@@ -27,11 +27,10 @@ def record(blocks: dict[str, dict], scoring: dict | None) -> dict:
         pairs=PAIRS,
         plan=vars(PLAN),
         blocks=blocks,
-        scoring=scoring,
     )
 
 
-def page(blocks: dict[str, dict], scoring: dict | None) -> str:
+def page(blocks: dict[str, dict]) -> str:
     """`mva_front.md`."""
     done = sum(block["cells"] for block in blocks.values())
     whole = 3 * sum(len(sources) for sources, _ in STAGES)
@@ -79,8 +78,4 @@ def page(blocks: dict[str, dict], scoring: dict | None) -> str:
                 f"{told(at['facts_wrong'], 2)} | {calm} | "
                 f"{np.median(d['cpu_seconds_of_later_adapters']):.1f} |"
             )  # fmt: skip
-    if scoring:
-        lines += ["", f"Scoring {scoring['mixtures']} mixtures on {scoring['prompts']} prompts: "
-                  f"{scoring['batched']:.1f} CPU s as one generation with a mixture a row, "
-                  f"{scoring['one_by_one']:.1f} CPU s one mixture after another."]  # fmt: skip
     return "\n".join(lines) + "\n"

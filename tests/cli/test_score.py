@@ -99,8 +99,8 @@ def test_files_that_cannot_be_read_are_refused_by_name(refused, tmp_path):
 
 @pytest.mark.parametrize(
     ("row", "says"),
-    [('{"answer": "x"}', "expected an object with a text"), ("{", "not JSON"),
-     ('["text"]', "expected an object with a text"), ('{"text": 3}', "expected an object")],
+    [('{"answer": "x"}', "expected an object like"), ("{", "not JSON"),
+     ('["text"]', "expected an object like"), ('{"text": 3}', "expected an object")],
 )  # fmt: skip
 def test_a_wrong_jsonl_row_is_named_by_its_line(command, tmp_path, row, says):
     path = tmp_path / "rows.jsonl"

@@ -32,6 +32,9 @@ def test_references_keep_every_fact_and_faults_do_not(tasks):
     assert (FIDELITY.judge(sources, [t.rewrite for t in tasks]) == 1).all()
     lost = FIDELITY.judge(sources, [t.worse[1] for t in tasks])
     assert (lost[:, 0] == 1).all() and (lost[:, 1] < 1).all()
+    assert not any(FIDELITY.faults(sources, [t.rewrite for t in tasks]))
+    dropped = FIDELITY.faults(sources, [t.worse[1] for t in tasks])
+    assert all(any(reason.startswith("drops") for reason in reasons) for reasons in dropped)
     assert all(t.worse[0] == t.source for t in tasks)
     judge = WorldJudge()
     assert all(judge.read({}, t.rewrite).fluent for t in tasks)
@@ -67,6 +70,9 @@ def test_the_fact_check_by_hand():
         np.testing.assert_allclose(FIDELITY.judge([source], [text])[0], wanted, err_msg=text)
     told = FIDELITY.judge([source], [source.replace("15", "25")], ["Both cost 25 euros."])
     assert told[0, 0] == 1  # the question says so
+    (faults,) = FIDELITY.faults([source], [source.replace("15", "25") + " Purple cats sing."])
+    assert faults == ("drops amount '15'", "adds amount '25'",
+                      "has 1 sentence(s) that are not the world's")  # fmt: skip
 
 
 def test_the_tuner_reads_what_it_may_learn_from_and_less_of_the_rest():

@@ -20,6 +20,7 @@ from valign.cli import (
     drift,
     eval,
     export,
+    facts,
     fit,
     front,
     generate,
@@ -47,7 +48,7 @@ app = typer.Typer(
 
 for module in (
     demo, run, fit, front, study, compare, generate, export, serve, profile, ask, drift, svo, score,
-    rewrite, translate, eval, detector, report, lists,
+    rewrite, facts, translate, eval, detector, report, lists,
 ):  # fmt: skip
     module.register(app)
 

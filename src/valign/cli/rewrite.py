@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from rich.markup import escape
 from valign.cli.console import errors, out, progress_bar
 
 if TYPE_CHECKING:
-    from valign.methods.visa.loop import Rewrites, Rewritten, Visa, Wish
+    from valign.methods.visa.loop import Rewrites, Rewritten, Thresholds, Visa, Wish
 
 _BATCH = 16
 _FIELDS = ("text", "instruction", "profile", "prompt")
@@ -63,6 +62,9 @@ def rewrite(
     ),
     distance: float = typer.Option(0.8, "--distance", min=0.0, help="Largest L2 from the target."),
     consistency: float = typer.Option(0.3, "--consistency", help="Least agreement with the text."),
+    facts: bool = typer.Option(
+        True, "--facts/--no-facts", help="Turn away what drops, adds or contradicts facts."
+    ),
     rounds: int = typer.Option(2, "--rounds", min=0, help="Tries after the first."),
     candidates: int = typer.Option(8, "--candidates", min=1, help="Draws in each try."),
     max_new_tokens: int | None = typer.Option(None, "--max-new-tokens", min=1),
@@ -74,6 +76,7 @@ def rewrite(
     Where no try passes, the best one is returned with a warning that says what is wrong with it.
     """
     from valign.cli.textfile import no_file_as_text
+    from valign.methods.visa.loop import Thresholds
 
     if (text is None) == (file is None):
         raise typer.BadParameter("Give one text, or a file of them with --file.")
@@ -97,7 +100,8 @@ def rewrite(
     in_world = detector == "world" or (detector is None and model == "reference")
     visa = _visa(
         rewriter, "world" if in_world else detector or "english-a", nli, needs_words,
-        rounds=rounds, candidates=candidates, seed=seed, cuts=(distance, consistency),
+        rounds=rounds, candidates=candidates, seed=seed,
+        thresholds=Thresholds(distance=distance, consistency=consistency, facts=facts),
     )  # fmt: skip
     with progress_bar("texts", quiet=file is None) as bar:
         task = bar.add_task("rewriting", total=len(wishes), completed=done)
@@ -148,12 +152,12 @@ def _visa(
     rounds: int,
     candidates: int,
     seed: int,
-    cuts: tuple[float, float],
+    thresholds: Thresholds,
 ) -> Visa:
     """The loop with all its parts; in the world, with the world's own."""
     from valign.detect import load_detector
     from valign.methods.visa.fidelity import EntailmentFidelity, Fidelity
-    from valign.methods.visa.loop import Thresholds, Visa
+    from valign.methods.visa.loop import Visa
     from valign.methods.visa.reward import Reward
 
     fidelity: Fidelity
@@ -174,7 +178,7 @@ def _visa(
         rewriter,
         Reward(load_detector(detector, system=rewriter.system), fidelity),
         translator,
-        Thresholds(distance=cuts[0], consistency=cuts[1]),
+        thresholds,
         rounds=rounds,
         candidates=candidates,
         seed=seed,
@@ -182,20 +186,13 @@ def _visa(
 
 
 def _rows(file: Path, shared: dict[str, str | None]) -> list[dict[str, Any]]:
-    from valign.cli.textfile import TextFileError
+    from valign.cli.textfile import TextFileError, stream_objects
 
     found = []
-    for number, line in _lines(file):
-        try:
-            row = json_module.loads(line)
-        except json_module.JSONDecodeError as error:
-            raise TextFileError(f"{file}, line {number} is not JSON: {error.msg}.") from None
-        wrong = not isinstance(row, dict) or not isinstance(row.get("text"), str)
-        if wrong or any(not isinstance(row.get(k), str | None) for k in _FIELDS):
-            raise TextFileError(
-                f'{file}, line {number}: expected an object like {{"text": "...", '
-                '"instruction": "more security"}.'
-            )
+    for _, row in stream_objects(
+        file, example='{"text": "...", "instruction": "more security"}', needed=("text",),
+        optional=_FIELDS,
+    ):  # fmt: skip
         own = {k: row.get(k) for k in _FIELDS}
         if own["instruction"] is None and own["profile"] is None:
             own |= shared
@@ -203,18 +200,6 @@ def _rows(file: Path, shared: dict[str, str | None]) -> list[dict[str, Any]]:
     if not found:
         raise TextFileError(f"{file} is empty: expected one JSON object a line.")
     return found
-
-
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    from valign.cli.textfile import TextFileError
-
-    if not file.is_file():
-        raise TextFileError(f"No such file: {file}")
-    try:
-        with file.open(encoding="utf-8-sig") as lines:
-            yield from ((n, line) for n, line in enumerate(lines, start=1) if line.strip())
-    except UnicodeDecodeError as error:
-        raise TextFileError(f"{file} is not UTF-8 text: {error.reason}.") from None
 
 
 def _wish(row: dict[str, Any], whole: bool, share: float) -> Wish:

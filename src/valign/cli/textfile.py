@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from valign.values import ValignError
 
@@ -31,30 +32,48 @@ def stream_texts(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         TextFileError: no such file, not UTF-8, or a line that does not fit.
     """
+    if path.suffix == ".jsonl":
+        for number, row in stream_objects(path, example='{"text": "..."}', needed=("text",)):
+            yield number, row["text"]
+    else:
+        yield from ((number, line.strip()) for number, line in _lines(path))
+
+
+def stream_objects(
+    path: Path, *, example: str, needed: Iterable[str], optional: Iterable[str] = ()
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) of a JSONL file, one at a time.
+
+    Args:
+        example: an object as it should be, for the message.
+        needed: fields that have to be there, as texts.
+        optional: fields that may be a text, null or absent.
+
+    Raises:
+        TextFileError: no such file, not UTF-8, or a line that does not fit.
+    """
+    needed, optional = tuple(needed), tuple(optional)
+    for number, line in _lines(path):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise TextFileError(f"{path}, line {number} is not JSON: {error.msg}.") from None
+        fits = isinstance(row, dict) and all(isinstance(row.get(k), str) for k in needed)
+        if not fits or any(not isinstance(row.get(k), str | None) for k in optional):
+            raise TextFileError(f"{path}, line {number}: expected an object like {example}.")
+        yield number, row
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
     if not path.is_file():
         raise TextFileError(f"No such file: {path}")
     try:
         with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                yield number, _text(path, number, line) if path.suffix == ".jsonl" else line.strip()
+            yield from ((n, line) for n, line in enumerate(lines, start=1) if line.strip())
     except UnicodeDecodeError as error:
         raise TextFileError(
             f"{path} is not UTF-8 text: {error.reason}. Save it as UTF-8."
         ) from None
-
-
-def _text(path: Path, number: int, line: str) -> str:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise TextFileError(f"{path}, line {number} is not JSON: {error.msg}.") from None
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise TextFileError(
-            f'{path}, line {number}: expected an object with a text, {{"text": "..."}}.'
-        )
-    return row["text"]
 
 
 def read_lines(path: Path) -> list[str]:

@@ -166,6 +166,26 @@ class WorldFidelity:
         rows = [self._one(*row) for row in zip(sources, texts, asked, strict=True)]
         return np.array(rows, dtype=float).reshape(len(rows), 2)
 
+    def faults(
+        self,
+        sources: Sequence[str],
+        texts: Sequence[str],
+        prompts: Sequence[str | None] | None = None,
+    ) -> list[tuple[str, ...]]:
+        """What each text drops or adds, fact by fact, and whether it leaves the world's grammar."""
+        asked = prompts if prompts is not None else [None] * len(texts)
+        return [self._faults(*row) for row in zip(sources, texts, asked, strict=True)]
+
+    def _faults(self, source: str, text: str, prompt: str | None) -> tuple[str, ...]:
+        known, stated = all_facts(source), all_facts(text)
+        allowed = known | (set() if prompt is None else all_facts(prompt))
+        unread = sum(facts is None for facts in facts_by_sentence(text))
+        return (
+            *(f"drops {kind} {word!r}" for kind, word in sorted(known - stated)),
+            *(f"adds {kind} {word!r}" for kind, word in sorted(stated - allowed)),
+            *((f"has {unread} sentence(s) that are not the world's",) if unread else ()),
+        )
+
     def _one(self, source: str, text: str, prompt: str | None) -> tuple[float, float]:
         sentences = facts_by_sentence(text)
         if not sentences:

@@ -41,6 +41,14 @@ class NumberFidelity:
                         if text.strip() else (0.0, 0.0))  # fmt: skip
         return np.array(rows, dtype=float).reshape(len(rows), 2)
 
+    def faults(self, sources, texts, prompts=None):
+        found = []
+        for source, text in zip(sources, texts, strict=True):
+            a, b = ({w for w in t.split() if w.isdigit()} for t in (source, text))
+            found.append((*(f"drops {w}" for w in sorted(a - b)),
+                          *(f"adds {w}" for w in sorted(b - a))))  # fmt: skip
+        return found
+
 
 @dataclass
 class ScriptedRewriter:

@@ -75,11 +75,22 @@ def test_broken_facts_do_not_pass():
     made = visa([broken]).rewrite(SOURCE, profile=TARGET)
     assert not made.passed and "consistency" in made.warning
     half = "the safe train at 9 costs 30 so stay safe"
-    made = visa([broken], [broken, half]).rewrite(SOURCE, profile=TARGET)
+    lax = Thresholds(facts=False)
+    made = visa([broken], [broken, half], thresholds=lax).rewrite(SOURCE, profile=TARGET)
     assert made.passed and made.text == half and made.attempts[made.chosen].consistency == 0.5
-    strict = visa([half], thresholds=Thresholds(consistency=0.8))
+    strict = visa([half], thresholds=Thresholds(consistency=0.8, facts=False))
     assert not strict.rewrite(SOURCE, profile=TARGET).passed
     assert not visa([""]).rewrite(SOURCE, profile=TARGET).passed
+
+
+def test_one_fact_changed_is_turned_away_and_named():
+    half = "the safe train at 9 costs 30 so stay safe"
+    made = visa([half], [half, GOOD]).rewrite(SOURCE, profile=TARGET)
+    assert made.passed and made.text == GOOD
+    assert made.attempts[0].faults == ("drops 20", "adds 30") and not made.attempts[0].passed
+    made = visa([half]).rewrite(SOURCE, profile=TARGET)
+    assert not made.passed and made.text == half
+    assert "does not keep the facts (drops 20; adds 30)" in made.warning
 
 
 def test_where_nothing_is_asked_nothing_is_rewritten():

@@ -1,4 +1,4 @@
-"""Does a rewrite say what its source says: forward and backward consistency."""
+"""Does a rewrite say what its source says: graded, as the paper does, and fault by fault."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from valign.detect.entail import Entailment
+    from valign.detect.entail_consistency import Consistency
 
 
 class Fidelity(Protocol):
@@ -32,12 +33,25 @@ class Fidelity(Protocol):
         """
         ...
 
+    def faults(
+        self,
+        sources: Sequence[str],
+        texts: Sequence[str],
+        prompts: Sequence[str | None] | None = None,
+    ) -> list[tuple[str, ...]]:
+        """What each text drops, adds or contradicts, in words; empty where it keeps its source."""
+        ...
+
 
 class EntailmentFidelity:
     """Entailment both ways, sentence by sentence and averaged (`valign.detect.entail`).
 
+    Faults are read by `valign.detect.entail_consistency`, with the bundled entailment model its
+    limits were set with.
+
     Args:
-        model: by default the bundled model; `Entailment.from_pretrained` takes any NLI model.
+        model: of the grades; by default the bundled model. `Entailment.from_pretrained` takes any
+            NLI model.
     """
 
     def __init__(self, model: Entailment | None = None):
@@ -45,6 +59,7 @@ class EntailmentFidelity:
 
         self._model = model or Entailment.bundled()
         self.name = f"entailment:{self._model.name}"
+        self._consistency: Consistency | None = None
 
     def judge(
         self,
@@ -59,3 +74,16 @@ class EntailmentFidelity:
         for i, both in zip(rows, mutual, strict=True):
             found[i] = both.forward.score, both.backward.score
         return found
+
+    def faults(
+        self,
+        sources: Sequence[str],
+        texts: Sequence[str],
+        prompts: Sequence[str | None] | None = None,
+    ) -> list[tuple[str, ...]]:
+        """As `Fidelity.faults`; what the prompt says is no addition."""
+        if self._consistency is None:
+            from valign.detect.entail_consistency import Consistency
+
+            self._consistency = Consistency()
+        return [one.reasons for one in self._consistency.judge(sources, texts, prompts)]

@@ -8,8 +8,9 @@
 
 A rewrite passes where its distance is at most `distance` (0.8, the paper's cut for success) and
 at most half of what the text had to go (ours: otherwise a small shift passes unmoved), and its
-consistency is above `consistency` (0.3, the paper's). Retries draw several candidates at a higher
-temperature and keep the best; numbers of tries are ours.
+consistency is above `consistency` (0.3, the paper's), and no fault is found in its facts (ours: at
+0.3 a text may lose half of them). Retries draw several candidates at a higher temperature and keep
+the best; numbers of tries are ours.
 """
 
 from __future__ import annotations
@@ -70,12 +71,14 @@ class Thresholds:
         share: largest part of the original's distance that may be left.
         consistency: mean of forward and backward must be above it.
         confidence: translations below it are not acted on.
+        facts: whether what drops, adds or contradicts a fact is turned away, too.
     """
 
     distance: float = 0.8
     share: float = 0.5
     consistency: float = 0.3
     confidence: float = 0.0
+    facts: bool = True
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ class Attempt:
         distance: L2 from the target.
         forward, backward: consistency with the source.
         reward: the weighted sum of the reward's parts.
-        passed: whether both thresholds hold.
+        passed: whether the thresholds hold and no fault was found.
+        faults: what became of facts, in words; looked for where the thresholds hold.
     """
 
     round: int
@@ -99,6 +103,7 @@ class Attempt:
     backward: float
     reward: float
     passed: bool
+    faults: tuple[str, ...] = ()
 
     @property
     def consistency(self) -> float:
@@ -291,23 +296,42 @@ class Visa:
             np.repeat(np.stack([job.target for job in jobs]), each, axis=0),
             [job.task.prompt for job in jobs for _ in range(each)],
         )
+        near = marks.distance <= np.repeat([job.limit for job in jobs], each)
+        kept = marks.fidelity.mean(axis=1) > self.thresholds.consistency
+        fit = near & kept & np.array([bool(text.strip()) for text in texts])
+        faults = self._faults([jobs[place // each].task for place in range(len(texts))], texts, fit)
         for place, text in enumerate(texts):
             job = jobs[place // each]
             forward, backward = map(float, marks.fidelity[place])
-            distance = float(marks.distance[place])
-            kept = (forward + backward) / 2 > self.thresholds.consistency
             job.attempts.append(
                 Attempt(
                     round=number,
                     text=text,
                     scores=_named(self.rewriter.system.names, marks.scores[place]),
-                    distance=distance,
+                    distance=float(marks.distance[place]),
                     forward=forward,
                     backward=backward,
                     reward=float(marks.total[place]),
-                    passed=bool(text.strip()) and distance <= job.limit and kept,
+                    passed=bool(fit[place]) and not faults[place],
+                    faults=faults[place],
                 )
             )
+
+    def _faults(
+        self, tasks: Sequence[Task], texts: Sequence[str], fit: np.ndarray
+    ) -> list[tuple[str, ...]]:
+        """The faults of the texts that pass otherwise."""
+        found: list[tuple[str, ...]] = [()] * len(texts)
+        places = np.flatnonzero(fit).tolist() if self.thresholds.facts else []
+        if places:
+            told = self.reward.fidelity.faults(
+                [tasks[i].source for i in places],
+                [texts[i] for i in places],
+                [tasks[i].prompt for i in places],
+            )
+            for i, reasons in zip(places, told, strict=True):
+                found[i] = reasons
+        return found
 
     def _done(self, job: _Job) -> Rewritten:
         if not job.attempts:
@@ -335,6 +359,8 @@ class Visa:
                 f"its consistency with the source is {best.consistency:.2f} "
                 f"(limit {self.thresholds.consistency:.2f})"
             )
+        if best.faults:
+            faults.append(f"it does not keep the facts ({'; '.join(best.faults)})")
         return (
             "No rewrite passed; this is the best one: "
             f"{' and '.join(faults) or 'it is empty'}. Ask for a smaller change, more tries, or "
