@@ -40,6 +40,18 @@ def test_svgt_is_fitted_generates_and_leaves_no_checkpoints(command, fit_command
     assert receipt["guidance"]["moments"][0] == 0 and receipt["sites"] == ["resid:1"]
 
 
+def test_what_lies_in_the_folder_stays_and_its_name_may_hold_a_comma(
+    command, fit_command, tmp_path
+):
+    mine = tmp_path / "a,b" / "checkpoints" / "mine.pt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("weeks of work")
+    for method in ("caa", "svgt"):
+        said = command(*fit_command(method, tmp_path / "a,b", *(SMALL if method == "svgt" else ())))
+        assert said.code == 0, said
+    assert mine.read_text() == "weeks of work"
+
+
 def test_a_dose_is_set_on_request(command, fit_command, tmp_path):
     said = command(*fit_command("caa", tmp_path / "c", "--dose", 0.05))
     assert said.code == 0, said

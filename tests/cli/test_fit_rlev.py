@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.cli.conftest import write_jsonl
+from valign.cli.fit import UNFINISHED
 from valign.control import load
 
 pytest.importorskip("trl")
@@ -30,7 +31,7 @@ def test_questions_of_a_file_become_a_control_that_generates(command, model, que
     assert all(word in said.out for word in ("H-Acc", "density", "before", "after"))
     made = load(tmp_path / "r").provenance
     assert made["questions"] == {"taught": 8, "judged": 2} and made["settings"]["rate"] == 0.01
-    assert not (tmp_path / "r" / "checkpoints").exists()
+    assert not (tmp_path / "r" / UNFINISHED).exists()
     said = command("generate", "should I rest ?", "--model", model, "--control", tmp_path / "r",
                    "--max-new-tokens", 4, "--json")  # fmt: skip
     assert said.code == 0 and json.loads(said.out)["receipt"], said

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from valign.control import Control
     from valign.corpora.types import Corpus
     from valign.lm import HostModel
+    from valign.methods.base import Method
+
+UNFINISHED = ".unfinished"
+"""Folder of what a fit keeps until it is done, beside its control; no name that a user takes."""
 
 
 def register(app: typer.Typer) -> None:
@@ -82,12 +86,7 @@ def fit(
     if dose is not None and not chosen.has_strength:
         raise MethodSettingError(f"{method} has no strength to set a dose with; leave --dose out.")
     given = [text.removeprefix(f"{method}.") for text in setting]
-    checkpoints = out / "checkpoints"
-    if "checkpoint" in chosen.model_fields and not any(g.startswith("checkpoint=") for g in given):
-        given.append(f"checkpoint={checkpoints}")
-    if "folder" in chosen.model_fields and not any(g.startswith("folder=") for g in given):
-        given.append(f"folder={out}")  # what is too large for the control lies beside it
-    fitter = chosen.from_strings(given)
+    fitter, unfinished = _placed(chosen.from_strings(given), out)
     if "each" in toward:
         raise ProfileError(
             "`valign fit` makes one control; name its values. `valign run --toward each` measures "
@@ -112,7 +111,8 @@ def fit(
                 heard("dose", 0, 0)
                 control = _dosed(lm, control, texts, dose)
     path = control.save(out)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    if unfinished is not None:
+        shutil.rmtree(unfinished, ignore_errors=True)
     if json:
         typer.echo(json_module.dumps(control.provenance, indent=1))
         return
@@ -121,6 +121,16 @@ def fit(
         f"Try it: valign generate --model {model} --control {path} PROMPT",
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip
+
+
+def _placed(fitter: Method, out: Path) -> tuple[Method, Path | None]:
+    """The method with folders for what it keeps, where none was named; what to remove when done."""
+    own: dict[str, Path] = {}
+    if getattr(fitter, "checkpoint", ...) is None:
+        own["checkpoint"] = out / UNFINISHED
+    if getattr(fitter, "folder", ...) is None:
+        own["folder"] = out  # what is too large for the control lies beside it
+    return fitter.model_copy(update=own), own.get("checkpoint")
 
 
 def _without_values(

@@ -43,6 +43,7 @@ def fit_rlev(
     from valign.cli.arguments import load_model
     from valign.cli.console import errors, progress_bar
     from valign.cli.console import out as console
+    from valign.cli.fit import UNFINISHED
     from valign.cli.running import alone
     from valign.methods.errors import MethodSettingError
     from valign.methods.progress import listening
@@ -64,9 +65,9 @@ def fit_rlev(
             bar.update(task, description=told, completed=done, total=total or None)
 
         with listening(heard):
-            fitted = fit(lm, taught, judged, out / "checkpoints", settings, verifier=verifier)
+            fitted = fit(lm, taught, judged, out / UNFINISHED, settings, verifier=verifier)
         path = fitted.control.save(out)
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        shutil.rmtree(out / UNFINISHED, ignore_errors=True)
     if json:
         typer.echo(json_module.dumps(fitted.control.provenance, indent=1))
         return

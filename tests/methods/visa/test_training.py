@@ -13,7 +13,9 @@ import pytest
 
 import valign
 from tests.methods.visa.fake import REWARD, ScriptedRewriter
+from tests.methods.visa.trials import LONG
 from valign.corpora.triplets import Triplet
+from valign.methods.visa.claim import claim
 from valign.methods.visa.errors import RewriteError
 from valign.methods.visa.training import Settings, last_whole_checkpoint, train
 
@@ -34,17 +36,17 @@ def process(what, folder, **more):
 def told(tmp_path_factory):
     """What the trials said, after one of them was killed in the middle."""
     folder = tmp_path_factory.mktemp("trials")
-    killed = process("endless", folder)
+    killed = process("long", folder)
     deadline = time.monotonic() + 240
-    while not (folder / "endless" / "checkpoint-3" / "trainer_state.json").is_file():
+    while not (folder / "long" / "checkpoint-3" / "trainer_state.json").is_file():
         if killed.poll() is not None or time.monotonic() > deadline:
             killed.kill()
             pytest.fail(f"no checkpoint: {killed.communicate()[1][-2000:]}")
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    newest = max(int(p.name[11:]) for p in (folder / "endless").glob("checkpoint-*"))
-    out, err = process("all", folder, STEPS=str(newest + 2)).communicate(timeout=400)
+    newest = max(int(p.name[11:]) for p in (folder / "long").glob("checkpoint-*"))
+    out, err = process("all", folder).communicate(timeout=400)
     lines = [line for line in out.splitlines() if line.startswith("RESULT ")]
     assert lines, err[-3000:]
     return {**json.loads(lines[0][7:]), "killed at": newest}
@@ -62,7 +64,8 @@ def test_every_phase_trains_merges_and_cleans_up(told, run):
 @needs_trl
 @pytest.mark.timeout(700)
 def test_a_killed_training_goes_on_and_a_finished_one_is_not_run_again(told):
-    assert told["resumed"]["steps"] == told["killed at"] + 2
+    assert told["resumed"]["steps"] == LONG
+    assert told["killed at"] - 1 <= told["resumed"]["first"] - 1 <= told["killed at"] < LONG
     assert told["resumed"]["left"] == 0
     assert told["read again"]
 
@@ -90,6 +93,18 @@ def test_a_checkpoint_cut_short_is_thrown_away(tmp_path):
 
 
 @needs_trl
+def test_a_folder_goes_on_with_its_own_training_alone(tmp_path):
+    one = dict(phase="sft", steps=3, seed=0)
+    claim(tmp_path / "a", one)
+    claim(tmp_path / "a", dict(one))
+    with pytest.raises(RewriteError, match="another training: seed, steps differ"):
+        claim(tmp_path / "a", {**one, "steps": 4, "seed": 1})
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "model.safetensors").write_text("of something else")
+    with pytest.raises(RewriteError, match="does not say which training"):
+        claim(tmp_path / "b", one)
+
+
 def test_what_cannot_be_trained_is_refused_before_anything_is_loaded(tmp_path):
     own = [Triplet("a", "text", {"power": 1}, "rewrite")]
     nobody = ScriptedRewriter([])

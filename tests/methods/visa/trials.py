@@ -1,12 +1,11 @@
 """Trainings on a tiny model, run as a process of their own: importing TRL is slow.
 
-python -m tests.methods.visa.trials all|endless FOLDER
+python -m tests.methods.visa.trials all|long FOLDER
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tests.lm.tiny import tiny_lm
 from tests.methods.visa.fake import SYSTEM
 from valign.corpora.triplets import Triplet
 from valign.lm import HostModel
+from valign.methods.progress import listening
 from valign.methods.visa import training
 from valign.methods.visa.reward import PARTS, Reward, advantages
 from valign.methods.visa.rewriter import Rewriter, template_text
@@ -56,6 +56,8 @@ class Fidelity:
 
 
 REWARD = Reward(Detector(), Fidelity())
+LONG = 150
+"""Steps of the training that is killed: enough to be killed in its middle."""
 
 
 def start(folder: Path) -> Rewriter:
@@ -102,10 +104,11 @@ def everything(folder: Path) -> dict:
     before = (folder / "sft-4" / "done.json").stat().st_mtime_ns
     training.train("sft", rewriter, TRIPLETS, folder / "sft-4", settings())
     said["read again"] = before == (folder / "sft-4" / "done.json").stat().st_mtime_ns
-    resumed = training.train(
-        "sft", rewriter, TRIPLETS, folder / "endless", settings(steps=int(os.environ["STEPS"]))
-    )
-    said["resumed"] = dict(steps=resumed.steps, left=len(list((folder / "endless").glob("check*"))))
+    heard: list[int] = []
+    with listening(lambda what, done, total: heard.append(done)):
+        resumed = training.train("sft", rewriter, TRIPLETS, folder / "long", settings(steps=LONG))
+    said["resumed"] = dict(steps=resumed.steps, first=heard[0],
+                           left=len(list((folder / "long").glob("check*"))))  # fmt: skip
     timed = training.train(
         "sft", rewriter, TRIPLETS, folder / "timed", settings(steps=10_000, processor_seconds=0.5)
     )
@@ -129,7 +132,7 @@ def parity(rewriter: Rewriter, folder: Path) -> float:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     what, where = sys.argv[1], Path(sys.argv[2])
-    if what == "endless":
-        training.train("sft", start(where), TRIPLETS, where / "endless", settings(steps=100_000))
+    if what == "long":
+        training.train("sft", start(where), TRIPLETS, where / "long", settings(steps=LONG))
     else:
         print("RESULT " + json.dumps(everything(where)))

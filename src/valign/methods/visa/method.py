@@ -41,7 +41,7 @@ class VISA(Method):
     reward. Takes triplets of the world for the corpus `world`, else those of `triplets`."""
     triplets: str | None = None
     """JSONL of triplets to train on; the 50 bundled ones by default."""
-    folder: str | None = None
+    folder: Path | None = None
     """Where the trained rewriter is kept (`valign fit` puts it beside the control); the same
     settings go on from what lies there."""
     template: str = "auto"
@@ -99,7 +99,7 @@ class VISA(Method):
         if self.folder is None:
             raise FitError("A trained rewriter needs a place: set folder=DIR.")
         start = Rewriter(lm, corpus.system, template, control.steps, self.max_new_tokens)
-        trained = self._trained(start, self._material(corpus), in_world)
+        trained = self._trained(start, self._material(corpus), in_world, self.folder.resolve())
         made = {"rewriter_steps_per_hour": trained[1], "judge_must_not_be": trained[2]}
         return RewriteControl(
             target=target,
@@ -118,14 +118,13 @@ class VISA(Method):
         return load_triplets(corpus.system, self.triplets)
 
     def _trained(
-        self, start: Rewriter, material: list[Triplet], in_world: bool
+        self, start: Rewriter, material: list[Triplet], in_world: bool, folder: Path
     ) -> tuple[Path, float, str | None]:
         """The rewriter's folder, steps per hour of the last phase, and the detector that tuned."""
         from valign.methods.visa.fidelity import EntailmentFidelity
         from valign.methods.visa.reward import Reward
         from valign.methods.visa.training import Settings, train
 
-        folder = Path(self.folder or "").resolve()
         shared = dict(
             batch=self.batch, max_new_tokens=self.max_new_tokens,
             lora_rank=self.lora_rank or None, seed=self.seed,

@@ -22,6 +22,7 @@ import torch
 
 from valign.corpora.triplets import Triplet
 from valign.methods.progress import report
+from valign.methods.visa.claim import claim, description
 from valign.methods.visa.errors import RewriteError
 from valign.methods.visa.reward import Reward
 from valign.methods.visa.rewriter import Rewriter, Task, write_card
@@ -107,7 +108,7 @@ def train(
     *,
     reward: Reward | None = None,
 ) -> Trained:
-    """Run one phase from a rewriter to a folder; a phase that is done is read, not run again.
+    """Run one phase from a rewriter to a folder; the same phase once done is read, not run again.
 
     Args:
         phase: `sft` on the references; `grpo` on the reward; `dpo` and `simpo` on the reference
@@ -119,15 +120,17 @@ def train(
         reward: for grpo.
 
     Raises:
-        RewriteError: no triplets, no reward for grpo, no worse rewrites for dpo and simpo, or a
-            batch that does not hold whole groups.
+        RewriteError: no triplets, no reward for grpo, no worse rewrites for dpo and simpo, a batch
+            that does not hold whole groups, or a folder with another training in it.
     """
     folder = Path(folder)
-    if (folder / _DONE).is_file():
+    done = (folder / _DONE).is_file()
+    if not done:
+        _check(phase, triplets, settings, reward)
+    claim(folder, description(phase, rewriter, triplets, settings, reward))
+    if done:
         return _read(folder)
-    _check(phase, triplets, settings, reward)
     data = _data(phase, rewriter, triplets, reward)
-    folder.mkdir(parents=True, exist_ok=True)
     trainer = _trainer(phase, rewriter, data, folder, settings, reward)
     clock = _clock(folder / "clock.json", phase, settings)
     trainer.add_callback(clock)
