@@ -52,6 +52,12 @@ def test_a_batch_goes_on_where_it_stopped(ask, tmp_path):
     assert ask("--file", file, "--out", to).code == 0
     assert to.read_text() == whole
     assert "All 20" in ask("--file", file, "--out", to).err
+    other = ask("--file", file, "--out", to, "--seed", 1)
+    assert other.code == 2 and "other settings: seed." in other.error
+    rows[2]["profile"] = "power=-1"
+    other = ask("--file", write_jsonl(file, rows), "--out", to)
+    assert other.code == 2 and "other texts or wishes (line 3)" in other.error
+    assert to.read_text() == whole
 
 
 def test_bad_requests_are_refused(refused, tmp_path):
@@ -66,7 +72,9 @@ def test_bad_requests_are_refused(refused, tmp_path):
     write_jsonl(file, [{"text": "a"}])
     assert "one way" in refused("rewrite", "--file", file)
     to = write_jsonl(tmp_path / "out.jsonl", [{"source": "other"}])
-    assert "other texts" in refused("rewrite", "--file", file, "-p", "power=1", "--out", to)
+    assert "how its results were made" in refused(
+        "rewrite", "--file", file, "-p", "power=1", "--out", to
+    )
 
 
 def test_visa_is_fitted_as_any_method_and_generates(command, model, corpus, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from valign.cli.console import errors, out, progress_bar
 
 if TYPE_CHECKING:
     from valign.methods.visa.loop import Rewrites, Rewritten, Thresholds, Visa, Wish
+    from valign.values import ValueSystem
 
 _BATCH = 16
 _FIELDS = ("text", "instruction", "profile", "prompt")
@@ -75,8 +77,11 @@ def rewrite(
 
     Where no try passes, the best one is returned with a warning that says what is wrong with it.
     """
+    from valign.cli.rewritten import RewrittenFile
     from valign.cli.textfile import no_file_as_text
     from valign.methods.visa.loop import Thresholds
+    from valign.methods.visa.rewriter import read_card
+    from valign.values import load_system
 
     if (text is None) == (file is None):
         raise typer.BadParameter("Give one text, or a file of them with --file.")
@@ -87,8 +92,17 @@ def rewrite(
         raise typer.BadParameter("Give --instruction or --profile, not both.")
     shared = dict(instruction=instruction, profile=profile)
     rows = [{**shared, "text": text, "prompt": prompt}] if file is None else _rows(file, shared)
-    wishes = [_wish(row, whole, share) for row in rows]
-    done = _finished(to, wishes) if to is not None else 0
+    system = load_system(({} if base_url else read_card(model)).get("system", "schwartz10"))
+    wishes = [_wish(row, system, whole, share) for row in rows]
+    in_world = detector == "world" or (detector is None and model == "reference")
+    detector = "world" if in_world else detector or "english-a"
+    thresholds = Thresholds(distance=distance, consistency=consistency, facts=facts)
+    kept = None if to is None else RewrittenFile(to, rows, dict(
+        model=model, base_url=base_url, template=template, detector=detector, nli=nli,
+        whole=whole, share=share, thresholds=asdict(thresholds), rounds=rounds,
+        candidates=candidates, max_new_tokens=max_new_tokens, seed=seed,
+    ))  # fmt: skip
+    done = 0 if kept is None else kept.done
     if done == len(wishes):
         errors.print(f"All {done} rewrites are in {to}.", markup=False, highlight=False)
         return
@@ -97,18 +111,16 @@ def rewrite(
         rewriter = _local(model, template, max_new_tokens)
     else:
         rewriter = _remote(base_url, model, template, api_key_env)
-    in_world = detector == "world" or (detector is None and model == "reference")
     visa = _visa(
-        rewriter, "world" if in_world else detector or "english-a", nli, needs_words,
-        rounds=rounds, candidates=candidates, seed=seed,
-        thresholds=Thresholds(distance=distance, consistency=consistency, facts=facts),
+        rewriter, detector, nli, needs_words,
+        rounds=rounds, candidates=candidates, seed=seed, thresholds=thresholds,
     )  # fmt: skip
     with progress_bar("texts", quiet=file is None) as bar:
         task = bar.add_task("rewriting", total=len(wishes), completed=done)
         for begin in range(done, len(wishes), _BATCH):
             made = visa.rewrite_all(wishes[begin : begin + _BATCH])
-            if to is not None:
-                _append(to, made)
+            if kept is not None:
+                kept.add(made)
             else:
                 for one in made:
                     _show(one, json)
@@ -173,7 +185,7 @@ def _visa(
     if needs_words:
         from valign.translate import Translator
 
-        translator = Translator.load()
+        translator = Translator.load(system=rewriter.system)
     return Visa(
         rewriter,
         Reward(load_detector(detector, system=rewriter.system), fidelity),
@@ -202,50 +214,15 @@ def _rows(file: Path, shared: dict[str, str | None]) -> list[dict[str, Any]]:
     return found
 
 
-def _wish(row: dict[str, Any], whole: bool, share: float) -> Wish:
+def _wish(row: dict[str, Any], system: ValueSystem, whole: bool, share: float) -> Wish:
     from valign.methods.visa.loop import Wish
-    from valign.values import Profile, load_system
+    from valign.values import Profile
 
     given = row["profile"]
-    parsed = None if given is None else Profile.parse(given, load_system("schwartz10"))
+    parsed = None if given is None else Profile.parse(given, system)
     return Wish(
         row["text"], row["instruction"], parsed, whole=whole, share=share, prompt=row["prompt"]
     )
-
-
-def _finished(to: Path, wishes: list[Wish]) -> int:
-    """How many results lie there; a line cut short by a stop is taken away.
-
-    Raises:
-        TextFileError: results of other texts.
-    """
-    from valign.cli.textfile import TextFileError
-
-    if not to.is_file():
-        to.parent.mkdir(parents=True, exist_ok=True)
-        return 0
-    whole: list[str] = []
-    for line in to.read_text(encoding="utf-8").splitlines(keepends=True):
-        try:
-            kept = json_module.loads(line)
-        except json_module.JSONDecodeError:
-            break
-        place = len(whole)
-        if not line.endswith("\n"):
-            break
-        if place >= len(wishes) or kept.get("source") != wishes[place].text:
-            raise TextFileError(
-                f"{to} holds results of other texts (line {place + 1}). Choose another --out."
-            )
-        whole.append(line)
-    to.write_text("".join(whole), encoding="utf-8")
-    return len(whole)
-
-
-def _append(to: Path, made: list[Rewritten]) -> None:
-    with to.open("a", encoding="utf-8") as file:
-        for one in made:
-            file.write(json_module.dumps(one.to_dict(), ensure_ascii=False) + "\n")
 
 
 def _show(one: Rewritten, json: bool) -> None:

@@ -9,7 +9,7 @@ from tests.methods.visa.fake import REWARD, SYSTEM, ScriptedRewriter
 from valign.methods.visa.errors import RewriteError
 from valign.methods.visa.loop import Thresholds, Visa, Wish
 from valign.methods.visa.search import TargetSearch, search
-from valign.values import Profile
+from valign.values import Profile, load_system
 
 SOURCE = "the train at 9 costs 20"
 GOOD = "the safe train at 9 costs 20 so stay safe"
@@ -122,6 +122,20 @@ def test_a_whole_profile_empties_what_it_does_not_name():
     whole = visa([GOOD]).rewrite(source, profile=TARGET, whole=True)
     assert part.target["power"] == 0.5 and whole.target["power"] == 0
     assert whole.shift == {"power": -0.5, "security": 1.0}
+
+
+def test_values_of_another_system_are_refused_and_not_matched_by_place():
+    other = load_system("schwartz19")
+    with pytest.raises(RewriteError, match="speaks of schwartz19, the rewriter of schwartz10"):
+        visa([GOOD]).rewrite(SOURCE, profile=Profile.of(other, face=1), whole=True)
+
+    class Foreign:
+        def translate(self, instruction):
+            return Said({"face": 1.0})
+
+    loop = Visa(ScriptedRewriter([[GOOD]]), REWARD, Foreign())
+    with pytest.raises(RewriteError, match="change of face"):
+        loop.rewrite(SOURCE, instruction="save my face")
 
 
 def test_unclear_wishes_are_refused():

@@ -97,7 +97,7 @@ def test_a_folder_goes_on_with_its_own_training_alone(tmp_path):
     one = dict(phase="sft", steps=3, seed=0)
     claim(tmp_path / "a", one)
     claim(tmp_path / "a", dict(one))
-    with pytest.raises(RewriteError, match="another training: seed, steps differ"):
+    with pytest.raises(RewriteError, match="another training; it differs in seed, steps"):
         claim(tmp_path / "a", {**one, "steps": 4, "seed": 1})
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "model.safetensors").write_text("of something else")

@@ -54,7 +54,7 @@ def claim(folder: Path, training: Mapping[str, Any]) -> None:
         other = sorted(k for k in {*kept, *told} if kept.get(k) != told.get(k))
         if other:
             raise RewriteError(
-                f"{folder} holds another training: {', '.join(other)} differ. Choose another "
+                f"{folder} holds another training; it differs in {', '.join(other)}. Choose another "
                 "folder, or delete this one to train anew."
             )
         return

@@ -233,6 +233,11 @@ class Visa:
         system, steps = self.rewriter.system, self.rewriter.steps
         confidence, shift = 1.0, wish.shift
         if wish.profile is not None:
+            if wish.profile.system.names != system.names:
+                raise RewriteError(
+                    f"The profile speaks of {wish.profile.system.name}, the rewriter of "
+                    f"{system.name}. Write it over {system.name}."
+                )
             named = np.array([wish.whole or n in wish.profile.named for n in system.names])
             moved = towards(original, wish.profile.array, share=wish.share, steps=steps)
             target = np.where(named, moved, original)
@@ -266,8 +271,15 @@ class Visa:
         confidence = float(made.confidence)
         if confidence < self.thresholds.confidence:
             return {}, confidence
-        known = self.rewriter.system.names
-        return {k: float(v) for k, v in made.items() if v and k in known}, confidence
+        wanted = {k: float(v) for k, v in made.items() if v}
+        foreign = [name for name in wanted if name not in self.rewriter.system.names]
+        if foreign:
+            raise RewriteError(
+                f"The translator wants a change of {', '.join(foreign)}, which the rewriter's "
+                f"{self.rewriter.system.name} does not name. Load it for that system: "
+                f"Translator.load(system={self.rewriter.system.name!r})."
+            )
+        return wanted, confidence
 
     def _idle(
         self, instruction: str | None, confidence: float, shift: Mapping[str, float] | None
