@@ -54,8 +54,8 @@ def claim(folder: Path, training: Mapping[str, Any]) -> None:
         other = sorted(k for k in {*kept, *told} if kept.get(k) != told.get(k))
         if other:
             raise RewriteError(
-                f"{folder} holds another training; it differs in {', '.join(other)}. Choose another "
-                "folder, or delete this one to train anew."
+                f"{folder} holds another training; it differs in {', '.join(other)}. Choose "
+                "another folder, or delete this one to train anew."
             )
         return
     if folder.is_dir() and any(folder.iterdir()):
