@@ -11,7 +11,6 @@ from rich.table import Table
 from valign.cli.asking import (
     ANCHORED,
     BATCH_SIZE,
-    DTYPE,
     ITEMS,
     JSON,
     OUT,
@@ -31,6 +30,7 @@ from valign.cli.asking import (
     written,
 )
 from valign.cli.console import out
+from valign.cli.options import DTYPE, TRUST_REMOTE_CODE
 
 if TYPE_CHECKING:
     from valign.measure.permutation import Tested
@@ -59,6 +59,7 @@ def ask(
     seed: int = SEED,
     batch_size: int = BATCH_SIZE,
     dtype: str = DTYPE,
+    trust_remote_code: bool = TRUST_REMOTE_CODE,
     json: bool = JSON,
     file: Path | None = OUT,
 ) -> None:
@@ -72,7 +73,7 @@ def ask(
     people = respond_as(form, respondents, anchored, seed)
     options = dict(scoring=checked_scoring(scoring), pairs=pairs, shuffled=shuffled, seed=seed,
                    batch_size=batch_size)  # fmt: skip
-    lm = load_model(model, dtype)
+    lm = load_model(model, dtype, trust_remote_code=trust_remote_code)
     steered = load_control(control, lm) if control else None
     survey = take_survey(lm, form, people, options, control=steered)
     draws = survey.draws(seed=seed)

@@ -34,7 +34,6 @@ PAIRS = typer.Option(1, "--pairs", min=1, help="Mirrored pairs of arrangements a
 SHUFFLED = typer.Option(False, "--shuffled", help="Shuffle the options of the scale.")
 SEED = typer.Option(0, "--seed", min=0)
 BATCH_SIZE = typer.Option(32, "--batch-size", min=1)
-DTYPE = typer.Option("auto", "--dtype", help="auto, float32, bfloat16, float16.")
 JSON = typer.Option(False, "--json")
 OUT = typer.Option(None, "--out", help="Also write the JSON to this file.")
 

@@ -10,7 +10,6 @@ from rich.table import Table
 from valign.cli.asking import (
     ANCHORED,
     BATCH_SIZE,
-    DTYPE,
     ITEMS,
     JSON,
     OUT,
@@ -30,6 +29,7 @@ from valign.cli.asking import (
     written,
 )
 from valign.cli.console import out
+from valign.cli.options import DTYPE, TRUST_REMOTE_CODE
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +50,7 @@ def drift(
     seed: int = SEED,
     batch_size: int = BATCH_SIZE,
     dtype: str = DTYPE,
+    trust_remote_code: bool = TRUST_REMOTE_CODE,
     json: bool = JSON,
     file: Path | None = OUT,
 ) -> None:
@@ -67,7 +68,10 @@ def drift(
                    batch_size=batch_size)  # fmt: skip
     # One model in memory at a time.
     old, new = (
-        take_survey(load_model(name, dtype), form, people, options) for name in (before, after)
+        take_survey(
+            load_model(name, dtype, trust_remote_code=trust_remote_code), form, people, options
+        )
+        for name in (before, after)
     )
     draws = old.draws(seed=seed, n_boot=2000)
     found = compare(old, new, draws, target=target)

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from valign.cli.console import errors, out, progress_bar
+from valign.cli.options import DTYPE, TRUST_REMOTE_CODE
 
 if TYPE_CHECKING:
     from valign.evals.compare import Outcome
@@ -35,7 +36,8 @@ def evaluate(
     max_new_tokens: int = typer.Option(128, "--max-new-tokens", min=1, help="Of answers."),
     batch_size: int = typer.Option(16, "--batch-size", min=1),
     seed: int = typer.Option(0, "--seed", min=0, help="Which items are drawn."),
-    dtype: str = typer.Option("auto", "--dtype", help="auto, float32, bfloat16, float16."),
+    dtype: str = DTYPE,
+    trust_remote_code: bool = TRUST_REMOTE_CODE,
     folder: Path | None = typer.Option(
         None, "--out", "-o", help="Keep answers here; what is finished is not asked again."
     ),
@@ -66,7 +68,7 @@ def evaluate(
 
     files = _files(task)
     judge = _judge(judge_url, judge_model, judge_api_key_env, files, folder)
-    lm = load_model(model, dtype)
+    lm = load_model(model, dtype, trust_remote_code=trust_remote_code)
     steered = load_control(control, lm)
     if strength != 1.0:
         steered = steered.scaled(strength)

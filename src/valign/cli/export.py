@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from valign.cli.console import errors, out
+from valign.cli.options import TRUST_REMOTE_CODE
 
 if TYPE_CHECKING:
     from valign.control import Control
@@ -35,6 +36,7 @@ def export(
     ),
     corpus: str | None = typer.Option(None, "--corpus", help="Where held-out prompts come from."),
     tokens: int = typer.Option(16, "--tokens", min=1, help="Longest answer that is compared."),
+    trust_remote_code: bool = TRUST_REMOTE_CODE,
     json: bool = typer.Option(False, "--json", help="Print the certificate."),
 ) -> None:
     """Write a control as weights, an adapter, a control vector, a prompt or a vLLM bundle.
@@ -46,7 +48,7 @@ def export(
     from valign.cli.arguments import load_control, load_model
 
     prompts = held_out(file, corpus, model)
-    lm = load_model(model, "float32")
+    lm = load_model(model, "float32", trust_remote_code=trust_remote_code)
     controls = {profile_name(path): load_control(path, lm) for path in control}
     if len(controls) < len(control):
         raise typer.BadParameter("Two controls have the same file name; rename one.")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from valign.cli.options import DTYPE, TRUST_REMOTE_CODE
+
 if TYPE_CHECKING:
     from valign.control import Control
     from valign.corpora.types import Corpus
@@ -51,8 +53,8 @@ def fit(
         "(or Hub ids). For rlev: world, or JSONL or CSV with prompt, answer and value in [0, 1].",
     ),
     seed: int = typer.Option(0, "--seed", help="Of generated corpora."),
-    dtype: str = typer.Option("auto", "--dtype", help="auto, float32, bfloat16, float16."),
-    trust_remote_code: bool = typer.Option(False, "--trust-remote-code"),
+    dtype: str = DTYPE,
+    trust_remote_code: bool = TRUST_REMOTE_CODE,
     json: bool = typer.Option(False, "--json", help="Print the control's provenance."),
 ) -> None:
     """Fit one method and save the control; nothing is measured but the dose, if one is asked for.
@@ -76,8 +78,8 @@ def fit(
     from rich.markup import escape
 
     from valign.cli.arguments import default_corpus, load_model, targets
-    from valign.cli.console import errors, progress_bar
     from valign.cli.console import out as console
+    from valign.cli.console import progress_bar
     from valign.methods import MethodSettingError, method_class
     from valign.methods.progress import listening
     from valign.values import ProfileError
@@ -117,8 +119,15 @@ def fit(
         typer.echo(json_module.dumps(control.provenance, indent=1))
         return
     console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    say_how_to_try(model, path, trust_remote_code)
+
+
+def say_how_to_try(model: str, path: Path, trust_remote_code: bool) -> None:
+    from valign.cli.console import errors
+
+    trusted = " --trust-remote-code" if trust_remote_code else ""
     errors.print(
-        f"Try it: valign generate --model {model} --control {path} PROMPT",
+        f"Try it: valign generate --model {model}{trusted} --control {path} PROMPT",
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip
 

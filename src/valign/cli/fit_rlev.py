@@ -41,9 +41,9 @@ def fit_rlev(
     from rich.markup import escape
 
     from valign.cli.arguments import load_model
-    from valign.cli.console import errors, progress_bar
     from valign.cli.console import out as console
-    from valign.cli.fit import UNFINISHED
+    from valign.cli.console import progress_bar
+    from valign.cli.fit import UNFINISHED, say_how_to_try
     from valign.cli.running import alone
     from valign.methods.errors import MethodSettingError
     from valign.methods.progress import listening
@@ -73,10 +73,7 @@ def fit_rlev(
         return
     console.print(summary(fitted))
     console.print(str(path), markup=False, highlight=False, soft_wrap=True)
-    errors.print(
-        f"Try it: valign generate --model {model} --control {path} PROMPT",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    say_how_to_try(model, path, trust_remote_code)
 
 
 def summary(fitted: Fitted) -> Table:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from valign.cli.options import DTYPE, TRUST_REMOTE_CODE
+
 if TYPE_CHECKING:
     from valign.detect.judge import LLMJudge
     from valign.study.battery import Battery
@@ -75,8 +77,8 @@ def front(
     temperature: float = typer.Option(0.0, "--temperature", help="0 = greedy."),
     batch_size: int = typer.Option(128, "--batch-size", help="Rows per batch; changes no text."),
     seed: int = typer.Option(0, "--seed"),
-    dtype: str = typer.Option("auto", "--dtype", help="auto, float32, bfloat16, float16."),
-    trust_remote_code: bool = typer.Option(False, "--trust-remote-code"),
+    dtype: str = DTYPE,
+    trust_remote_code: bool = TRUST_REMOTE_CODE,
     json: bool = typer.Option(False, "--json", help="Print front.json instead of a table."),
 ) -> None:
     """Search the weights of a control's adapters, judge the best mixtures, choose one.

@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from valign.cli.console import errors, out
+from valign.cli.options import DTYPE, TRUST_REMOTE_CODE
 
 
 def register(app: typer.Typer) -> None:
@@ -27,7 +28,8 @@ def generate(
     temperature: float = typer.Option(0.0, "--temperature", min=0.0, help="0 = greedy."),
     top_p: float = typer.Option(1.0, "--top-p", min=0.01, max=1.0),
     seed: int = typer.Option(0, "--seed", min=0),
-    dtype: str = typer.Option("auto", "--dtype", help="auto, float32, bfloat16, float16."),
+    dtype: str = DTYPE,
+    trust_remote_code: bool = TRUST_REMOTE_CODE,
     json: bool = typer.Option(False, "--json", help="One object per prompt."),
 ) -> None:
     """Answer prompts without and with a control, as the tokens come."""
@@ -40,7 +42,7 @@ def generate(
     prompts = [*(prompt or []), *(read_lines(file) if file else [])]
     if not prompts:
         raise typer.BadParameter("Give a prompt, or a file of prompts with --file.")
-    lm = load_model(model, dtype)
+    lm = load_model(model, dtype, trust_remote_code=trust_remote_code)
     steered = load_control(control, lm) if control is not None else None
     if steered is not None and strength != 1.0:
         steered = steered.scaled(strength)

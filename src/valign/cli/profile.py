@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from valign.cli.console import out, progress_bar
+from valign.cli.options import DTYPE, TRUST_REMOTE_CODE
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +25,8 @@ def profile(
     seed: int = typer.Option(0, "--seed", min=0),
     max_new_tokens: int = typer.Option(64, "--max-new-tokens", min=1),
     temperature: float = typer.Option(0.0, "--temperature", min=0.0, help="0 = greedy."),
-    dtype: str = typer.Option("auto", "--dtype", help="auto, float32, bfloat16, float16."),
+    dtype: str = DTYPE,
+    trust_remote_code: bool = TRUST_REMOTE_CODE,
     json: bool = typer.Option(False, "--json"),
 ) -> None:
     """Ask a model everyday dilemmas and read which values its answers express."""
@@ -36,7 +38,7 @@ def profile(
     from valign.measure.bootstrap import mean
 
     asked = battery(corpus or default_corpus(model), detector)
-    lm = load_model(model, dtype)
+    lm = load_model(model, dtype, trust_remote_code=trust_remote_code)
     steered = load_control(control, lm) if control else None
     asks = asked.dilemmas(seed, prompts)
     answers: list[str] = []

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from valign.cli.console import errors, out, progress_bar
+from valign.cli.options import TRUST_REMOTE_CODE
 
 if TYPE_CHECKING:
     from valign.methods.visa.loop import Rewrites, Rewritten, Thresholds, Visa, Wish
@@ -70,6 +71,7 @@ def rewrite(
     rounds: int = typer.Option(2, "--rounds", min=0, help="Tries after the first."),
     candidates: int = typer.Option(8, "--candidates", min=1, help="Draws in each try."),
     max_new_tokens: int | None = typer.Option(None, "--max-new-tokens", min=1),
+    trust_remote_code: bool = TRUST_REMOTE_CODE,
     seed: int = typer.Option(0, "--seed", min=0),
     json: bool = typer.Option(False, "--json", help="One object a text, with every attempt."),
 ) -> None:
@@ -108,7 +110,7 @@ def rewrite(
         return
     needs_words = any(wish.instruction is not None for wish in wishes)
     if base_url is None:
-        rewriter = _local(model, template, max_new_tokens)
+        rewriter = _local(model, template, max_new_tokens, trust_remote_code)
     else:
         rewriter = _remote(base_url, model, template, api_key_env)
     visa = _visa(
@@ -129,7 +131,9 @@ def rewrite(
         out.print(str(to), markup=False, highlight=False, soft_wrap=True)
 
 
-def _local(model: str, template: str | None, max_new_tokens: int | None) -> Rewrites:
+def _local(
+    model: str, template: str | None, max_new_tokens: int | None, trust_remote_code: bool
+) -> Rewrites:
     from transformers.utils import logging
 
     from valign.methods.visa.rewriter import Rewriter
@@ -144,7 +148,10 @@ def _local(model: str, template: str | None, max_new_tokens: int | None) -> Rewr
             markup=False, highlight=False,
         )  # fmt: skip
         model, template = str(reference_path()), template or "world"
-    return Rewriter.load(model, template=template, max_new_tokens=max_new_tokens)
+    return Rewriter.load(
+        model, template=template, max_new_tokens=max_new_tokens,
+        trust_remote_code=trust_remote_code,
+    )  # fmt: skip
 
 
 def _remote(base_url: str, model: str, template: str | None, api_key_env: str | None) -> Rewrites:

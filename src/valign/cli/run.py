@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from valign.cli.options import DTYPE, TRUST_REMOTE_CODE
+
 BASELINES = ("none", "random", "prompt")
 """Rows every table holds, named or not."""
 
@@ -45,8 +47,8 @@ def run(
     max_new_tokens: int = typer.Option(64, "--max-new-tokens"),
     temperature: float = typer.Option(0.0, "--temperature", help="Of judged answers; 0 = greedy."),
     batch_size: int = typer.Option(32, "--batch-size", help="Rows per batch; changes no text."),
-    dtype: str = typer.Option("auto", "--dtype", help="auto, float32, bfloat16, float16."),
-    trust_remote_code: bool = typer.Option(False, "--trust-remote-code"),
+    dtype: str = DTYPE,
+    trust_remote_code: bool = TRUST_REMOTE_CODE,
     json: bool = typer.Option(False, "--json", help="Print results.json instead of a table."),
 ) -> None:
     """Fit methods on a model, set their dose, and measure gain, leakage and tax.

@@ -59,7 +59,8 @@ def serve(
     checks.require_ready(profiles=bool(control))
     base = name or model
     given = _sorted(control)
-    bundle, adapters = _made(given, model, file) if given.controls else (given.bundle, {})
+    trusted = "--trust-remote-code" in context.args
+    bundle, adapters = _made(given, model, file, trusted) if given.controls else (given.bundle, {})
     for own, folder in given.adapters.items():
         read_servable(folder, model)
         adapters[own] = folder
@@ -128,7 +129,9 @@ def _sorted(control: list[Path]) -> _Given:
     return _Given(bundles[0] if bundles else None, adapters, controls)
 
 
-def _made(given: _Given, model: str, file: Path | None) -> tuple[Path | None, dict[str, Path]]:
+def _made(
+    given: _Given, model: str, file: Path | None, trusted: bool
+) -> tuple[Path | None, dict[str, Path]]:
     """The controls as a bundle and PEFT adapters, each with its certificate."""
     import tempfile
 
@@ -136,7 +139,8 @@ def _made(given: _Given, model: str, file: Path | None) -> tuple[Path | None, di
     from valign.cli.export import held_out, say_certificate, write
     from valign.control import WeightsControl
 
-    prompts, lm = held_out(file, None, model), load_model(model, "float32")
+    prompts = held_out(file, None, model)
+    lm = load_model(model, "float32", trust_remote_code=trusted)
     controls = {name: load_control(path, lm) for name, path in given.controls.items()}
     profiles = {n: c for n, c in controls.items() if not isinstance(c, WeightsControl)}
     folder = Path(tempfile.mkdtemp(prefix="valign-serve-"))

@@ -9,7 +9,6 @@ from rich.table import Table
 
 from valign.cli.asking import (
     BATCH_SIZE,
-    DTYPE,
     JSON,
     OUT,
     SCORING,
@@ -19,6 +18,7 @@ from valign.cli.asking import (
     written,
 )
 from valign.cli.console import out, progress_bar
+from valign.cli.options import DTYPE, TRUST_REMOTE_CODE
 
 
 def register(app: typer.Typer) -> None:
@@ -36,6 +36,7 @@ def svo(
     seed: int = SEED,
     batch_size: int = BATCH_SIZE,
     dtype: str = DTYPE,
+    trust_remote_code: bool = TRUST_REMOTE_CODE,
     json: bool = JSON,
     file: Path | None = OUT,
 ) -> None:
@@ -49,7 +50,7 @@ def svo(
     if asked not in (None, *TYPES):
         raise MeasureError(f"No orientation {asked!r}; there are {', '.join(TYPES)}.")
     checked_scoring(scoring)
-    lm = load_model(model, dtype)
+    lm = load_model(model, dtype, trust_remote_code=trust_remote_code)
     steered = load_control(control, lm) if control else None
     with progress_bar("questions") as bar:
         task = bar.add_task("asking", total=None)

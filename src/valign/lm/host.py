@@ -110,6 +110,12 @@ class HostModel:
                 f"{str(error).strip().splitlines()[0] if str(error).strip() else error}\n"
                 "Expected a folder written by save_pretrained (config.json, *.safetensors, "
                 "tokenizer), or a Hub name and a connection to the Hub."
+                + (
+                    ""
+                    if trust_remote_code or "trust_remote_code" not in str(error)
+                    else " It brings code of its own; if you trust that: --trust-remote-code, in Python "
+                    "trust_remote_code=True."
+                )
             ) from error
         if report["missing_keys"]:
             raise ModelLoadError(

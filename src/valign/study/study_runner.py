@@ -71,7 +71,7 @@ class CellRunner:
                 torch.set_num_threads(self._threads)
             self._bench = None  # one model at a time
             entry = next(m for m in self.spec.models if m.name == model)
-            lm = load_model(entry.path, entry.dtype)
+            lm = load_model(entry.path, entry.dtype, trust_remote_code=entry.trust_remote_code)
             lm.name = entry.name  # the same on every machine
             if self._battery is None:
                 self._battery = load_battery(self.spec.corpus_name, self.spec.detector)

@@ -48,11 +48,13 @@ class ModelEntry(_Part):
         name: in tables; the last part of the path where it is not given.
         path: folder or Hub name; `reference` is the shipped one.
         dtype: auto, float32, bfloat16 or float16.
+        trust_remote_code: run code that comes with the checkpoint.
     """
 
     name: str = Field(min_length=1)
     path: str = Field(min_length=1)
     dtype: str = "auto"
+    trust_remote_code: bool = False
 
 
 def _dose(given: Any) -> Any:

@@ -81,6 +81,7 @@ class Rewriter:
         template: str | None = None,
         system: str = "schwartz10",
         max_new_tokens: int | None = None,
+        trust_remote_code: bool = False,
     ) -> Rewriter:
         """A trained rewriter's folder, or any model by folder or Hub name.
 
@@ -88,6 +89,7 @@ class Rewriter:
             template: name or file; by default what the folder's card says, else `full`.
             system: of a model without a card.
             max_new_tokens: by default the card's, else 256.
+            trust_remote_code: run code that comes with the model; off unless asked.
 
         Raises:
             ModelLoadError: no model there.
@@ -96,7 +98,7 @@ class Rewriter:
         card = read_card(name_or_path)
         text = template_text(template) if template else card.get("template")
         return cls(
-            HostModel.load(name_or_path),
+            HostModel.load(name_or_path, trust_remote_code=trust_remote_code),
             load_system(card.get("system", system)),
             text or template_text("full"),
             steps=card.get("steps", STEPS),
