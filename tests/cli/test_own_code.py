@@ -1,4 +1,4 @@
-"""Models that bring Python code of their own: run only where a person says so, and then anywhere."""
+"""Models that bring Python code of their own: it runs only on request, and then anywhere."""
 
 import json
 import shutil
