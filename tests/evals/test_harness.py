@@ -136,6 +136,37 @@ def test_an_instruction_stands_before_the_text_or_in_the_system_message():
         ValignLM(lm, object.__new__(RewriteControl))
 
 
+LONG = " ".join(["money", "rest", "trip", "we", "should", "win", "or", "work"] * 15) + " ?"
+
+
+def test_a_long_context_loses_what_is_behind_the_instruction():
+    lm = tiny_lm(max_position_embeddings=64)
+    model = ValignLM(lm, TextControl(target=TARGET, instruction="care more"))
+    talk = model.apply_chat_template([dict(role="user", content=LONG)])
+    for context, beginning in ((LONG, "care more"), (talk, "<system> care more <user>")):
+        kept = beginning.split()
+        words = context.split()
+        cut = " ".join([*kept, *words[len(kept) - 63 :]])  # one token is scored
+        close(scores(model, [(context, " rest")]), scores(ValignLM(lm), [(cut, " rest")]))
+        cut = " ".join([*kept, *words[len(kept) - 56 :]])  # eight are answered
+        assert answers(model, [context]) == answers(ValignLM(lm), [cut])
+        assert answers(model, [context]) != answers(ValignLM(lm), [context])
+
+
+def test_an_instruction_that_a_cut_would_lose_is_refused():
+    lm = tiny_lm(max_position_embeddings=64)
+    model = ValignLM(lm, TextControl(target=TARGET, instruction="care more"))
+    own = dict(role="system", content="a test of work")
+    talk = model.apply_chat_template([own, dict(role="user", content=LONG)])
+    with pytest.raises(EvalError, match=r"or work \? <assistant> '.* room for 63.* system message"):
+        scores(model, [(talk, " rest")])
+    with pytest.raises(EvalError, match=r"room for 56.* fewer examples"):
+        answers(model, [talk])
+    wordy = ValignLM(lm, TextControl(target=TARGET, instruction="care " * 70))
+    with pytest.raises(EvalError, match="instruction alone takes 70"):
+        scores(wordy, [("rest ?", " rest")])
+
+
 TASK = """
 task: toy
 dataset_path: json

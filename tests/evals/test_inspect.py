@@ -11,15 +11,17 @@ pytest.importorskip("inspect_ai")
 from inspect_ai import Task
 from inspect_ai import eval as run
 from inspect_ai.dataset import Sample
-from inspect_ai.model import GenerateConfig, get_model
+from inspect_ai.model import GenerateConfig, ResponseSchema, get_model
 from inspect_ai.scorer import match
 from inspect_ai.solver import generate as solve
 from inspect_ai.solver import system_message
+from inspect_ai.util import JSONSchema
 
 import valign.evals.inspect  # noqa: F401  an installed valign is found by its entry point
 from tests.lm.reference import make_control
 from tests.lm.tiny import PROMPTS, tiny_lm
 from valign.evals.errors import EvalError
+from valign.evals.inspect import _REFUSED
 from valign.lm import generate
 
 
@@ -99,13 +101,37 @@ def test_stops_and_system_messages_are_heard(home):
     assert text == generate(lm, [talk], max_new_tokens=6).texts[0]
 
 
-def test_what_would_be_left_unheard_is_refused(home):
+UNHEARD = [
+    ("num_choices", 2), ("best_of", 2), ("logprobs", True), ("top_logprobs", 1),
+    ("prompt_logprobs", 1), ("logit_bias", {5: 1.0}), ("top_k", 1), ("top_k", 3),
+    ("frequency_penalty", 1.0), ("presence_penalty", 1.0), ("presence_penalty", -0.5),
+    ("response_schema", ResponseSchema(name="x", json_schema=JSONSchema(type="object"))),
+]  # fmt: skip
+
+
+def with_options(home, **options):
+    """The log of one sample under options."""
+    config = GenerateConfig(max_tokens=6, **options)
+    model = get_model(f"valign/{home}", config=config, memoize=False)
+    return run(Task([Sample(input="rest ?")]), model=model, display="none", log_dir="logs")[0]
+
+
+@pytest.mark.parametrize(("option", "value"), UNHEARD)
+def test_what_would_be_left_unheard_is_refused(home, option, value):
+    log = with_options(home, **{option: value})
+    assert log.status == "error"
+    assert f"does not know {option}; leave it out" in log.error.message
+
+
+def test_what_says_nothing_is_not_refused(home):
+    assert {option for option, _ in UNHEARD} == set(_REFUSED)
+    neutral = {name: value for name, value in _REFUSED.items() if value is not None}
+    assert with_options(home, **neutral).status == "success"
+
+
+def test_an_argument_there_is_not_is_refused(home):
     with pytest.raises(EvalError, match="controll"):
         get_model(f"valign/{home}", controll="x", memoize=False)
-    model = get_model(f"valign/{home}", config=GenerateConfig(max_tokens=6, top_k=3), memoize=False)
-    log = run(Task([Sample(input="rest ?")]), model=model, display="none", log_dir="logs")[0]
-    assert log.status == "error"
-    assert "top_k" in log.error.message
 
 
 def test_the_entry_point_names_the_provider():

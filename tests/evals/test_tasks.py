@@ -74,6 +74,20 @@ def test_choices_are_scored_as_written_out(files, steered):
         assert shares["true share"][row, 0] == pytest.approx(p[:2].sum() / p.sum(), abs=1e-4)
 
 
+def test_a_long_question_loses_its_beginning_but_not_the_instruction():
+    lm = tiny_lm(max_position_embeddings=24)
+    question = " ".join(["money", "rest", "trip", "we", "win", "work"] * 6)
+    care = TextControl(target=TARGET, instruction="care more")
+    tails = [" work", " rest or work"]
+    found = tasks._scores(lm, care, [(question, tail) for tail in tails], ASKING)
+    expected = []
+    for tail in tails:
+        kept = question.split()[2 + len(tail.split()) - 24 :]
+        expected.append(logp(lm, " ".join(["care", "more", *kept]), tail))
+    assert found == pytest.approx(expected, abs=1e-3)
+    assert found != pytest.approx(tasks._scores(lm, None, [(question, t) for t in tails], ASKING))
+
+
 def test_grammar_asks_which_sentence_is_likelier():
     lm = tiny_lm()
     said = [("we rest", "we we"), ("the the", "the family"), ("go", "go go")]
@@ -170,6 +184,44 @@ def test_a_comparison_is_kept_and_gone_on_with(files, tmp_path, monkeypatch):
     assert compare(lm, control, chosen, asking=ASKING, limit=8, kept=tmp_path / "kept") == plain
     with pytest.raises(AssertionError, match="asked again"):
         compare(lm, control.scaled(2), chosen, asking=ASKING, limit=8, kept=tmp_path / "kept")
+
+
+def test_a_metric_that_no_item_speaks_of_does_not_cost_the_others(files):
+    lm = tiny_lm()
+    control = make_control(lm, "add", "resid:1")
+    chosen = {name: files[name] for name in ("xstest", "truthfulqa")}
+    outcomes = compare(lm, control, chosen, asking=ASKING, limit=1)
+    found = {f"{o.task}: {o.metric}": o for o in outcomes}
+    assert {name: o.n for name, o in found.items()} == {
+        "xstest: refused, safe": 0, "xstest: refused, unsafe": 1, "truthfulqa: accuracy": 1,
+    }  # fmt: skip
+    empty = found.pop("xstest: refused, safe")
+    assert empty.verdict == "not measured"
+    numbers = (empty.before, empty.after, empty.change.value, empty.change.low, empty.p)
+    assert np.isnan(numbers).all() and empty.judged.by == "words"
+    assert all(o.verdict == "not shown" and o.p == 1 for o in found.values())
+
+
+def test_the_verb_says_what_was_not_measured(files, tmp_path, monkeypatch):
+    from valign.cli import app
+    from valign.evals import judges
+
+    monkeypatch.setattr(judges, "Classifiers", Words)
+    lm = tiny_lm()
+    lm.model.save_pretrained(tmp_path / "model")
+    lm.tokenizer.save_pretrained(tmp_path / "model")
+    control = make_control(lm, "add", "resid:1").save(tmp_path / "model")
+    arguments = ["eval", "--model", str(tmp_path / "model"), "--control", str(control), "--limit",
+                 "1", "--max-new-tokens", "8", "--task", f"xstest={files['xstest']}"]  # fmt: skip
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 0, shown.output
+    line = next(line for line in shown.output.splitlines() if "not measured" in line)
+    assert line.split()[-7:] == ["0", "–", "–", "–", "–", "not", "measured"]
+    assert "nan" not in shown.output
+    said = CliRunner().invoke(app, [*arguments, "--json"])
+    found = [json.loads(line) for line in said.output.splitlines() if line.startswith("{")]
+    empty = next(row for row in found if not row["n"])
+    assert empty["verdict"] == "not measured" and empty["before"] is None
 
 
 def test_a_control_without_effect_changes_nothing(files):

@@ -163,10 +163,14 @@ def _table(found: list[Outcome]) -> Table:
     table.add_column("", no_wrap=True)
     colours = {"worse": "red", "better": "green"}
     for o in found:
+        name = f"{o.task}: {o.metric} {'↑' if o.better == 'higher' else '↓'}"
+        if not o.n:
+            table.add_row(name, "0", *["–"] * 4, o.verdict)
+            continue
         c = o.change
         colour = colours.get(o.verdict)
         table.add_row(
-            f"{o.task}: {o.metric} {'↑' if o.better == 'higher' else '↓'}", str(o.n),
+            name, str(o.n),
             f"{o.before:.3f}", f"{o.after:.3f}",
             escape(f"{c.value:+.3f} [{c.low:+.3f}, {c.high:+.3f}]"), f"{o.p:.2g}",
             f"[{colour}]{o.verdict}[/]" if colour else "",

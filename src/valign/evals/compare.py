@@ -24,10 +24,10 @@ from valign.control.saving import save
 from valign.detect.judge.usage import Usage
 from valign.evals.errors import EvalError
 from valign.evals.judges import AnswerJudge
-from valign.evals.tasks import Asking, Columns, Task, get_task
+from valign.evals.tasks import Asking, Columns, Metric, Task, get_task
 from valign.lm import HostModel
 from valign.lm.kinds import check
-from valign.measure.contrast import contrast, holm
+from valign.measure.contrast import Contrast, contrast, holm
 from valign.measure.estimate import Estimate
 
 Progress = Callable[[str, int, int], None]
@@ -57,9 +57,9 @@ class Outcome:
 
     Attributes:
         better: `higher` or `lower`.
-        n: items that both sides have.
+        n: items that both sides have; 0 where nothing was measured, and the numbers are NaN.
         change: after - before, with its interval.
-        p: corrected for all metrics of the comparison.
+        p: corrected for all metrics of the comparison that were measured.
         judged: who read the answers, None where they are compared with known ones.
     """
 
@@ -75,7 +75,9 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse`, or `not shown` where p is not below 0.05."""
+        """`better`, `worse`, `not shown` where p is not below 0.05, or `not measured`."""
+        if not self.n:
+            return "not measured"
         if not self.p < 0.05:
             return "not shown"
         return "better" if (self.change.value > 0) == (self.better == "higher") else "worse"
@@ -136,15 +138,22 @@ def compare(
             if metric.name not in columns[task.name, False]:
                 continue  # this judge does not know it
             a, b = (columns[task.name, side][metric.name] for side in (False, True))
-            n = int((~np.isnan(a).any(axis=1) & ~np.isnan(b).any(axis=1)).sum())
-            draws = 2000 if n <= 5000 else 500
-            one = contrast(a, b, metric.number, seed=seed, n_draws=draws)
+            n, one = _contrasted(metric, a, b, seed)
             outcomes.append(
                 Outcome(task.name, metric.name, metric.better, n, one.a, one.b, one.difference,
                         one.p, _both(judged[task.name]))
             )  # fmt: skip
     corrected = holm([outcome.p for outcome in outcomes])
     return [replace(o, p=float(p)) for o, p in zip(outcomes, corrected, strict=True)]
+
+
+def _contrasted(metric: Metric, a: np.ndarray, b: np.ndarray, seed: int) -> tuple[int, Contrast]:
+    """Items that both sides have, and the contrast over them; NaN where there are none."""
+    n = int((~np.isnan(a).any(axis=1) & ~np.isnan(b).any(axis=1)).sum())
+    if not n:  # no reason to lose the metrics that were measured
+        none = float("nan")
+        return 0, Contrast(none, none, Estimate(none, none, none, 0), none)
+    return n, contrast(a, b, metric.number, seed=seed, n_draws=2000 if n <= 5000 else 500)
 
 
 def _both(sides: Sequence[Judged]) -> Judged | None:

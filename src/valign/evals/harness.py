@@ -11,8 +11,9 @@ or, from a shell, with every option of `lm_eval`:
 Text is tokenised as the harness's own `hf` model does it, so that without a control both give the
 same numbers (in texts longer than the context, with windows one token shorter). What a control
 takes as the prompt: see `valign.evals.likelihood`. An instruction (a `text` control) goes before
-the context as a paragraph, or into the system message where the harness applies the chat template;
-perplexities have no place for one, and are refused.
+the context as a paragraph, or into the system message where the harness applies the chat template,
+and stays there when a context that is too long loses its beginning; perplexities have no place for
+one, and are refused.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from valign.evals.errors import EvalError
 from valign.evals.likelihood import (
     continuations,
     encode_bare,
-    encode_pair,
     first_token,
+    fitted,
+    instructed_pairs,
     led,
     longest,
     refuse_instruction,
@@ -131,9 +133,7 @@ class ValignLM(TemplateLM):
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[tuple[float, bool]]:
-        pairs = [
-            encode_pair(self.lm, led(self._instruction, r.args[0]), r.args[1]) for r in requests
-        ]
+        pairs = instructed_pairs(self.lm, [r.args for r in requests], self._instruction)
         return continuations(self.lm, pairs, self._acting, batch_size=self.batch_size)
 
     def _loglikelihood_tokens(
@@ -171,12 +171,7 @@ class ValignLM(TemplateLM):
                     f"Answers of {length} tokens leave no room for a question: {self.lm.name} "
                     f"takes {self.max_length}. Ask for shorter ones, --gen_kwargs max_gen_toks=..."
                 )
-            prompts = [
-                Verbatim(
-                    tuple(self.tok_encode(led(self._instruction, requests[i].args[0]))[-room:])
-                )
-                for i in numbers
-            ]
+            prompts = [self._prompt(requests[i].args[0], room) for i in numbers]
             said = generate(
                 self.lm, prompts, self._acting, max_new_tokens=length, stop=stop,
                 temperature=temperature, top_p=top_p, seed=numbers, batch_size=self.batch_size,
@@ -184,6 +179,11 @@ class ValignLM(TemplateLM):
             for i, text in zip(numbers, said.texts, strict=True):
                 found[i] = text
         return found
+
+    def _prompt(self, context: str, room: int) -> Verbatim:
+        text = led(self._instruction, context)
+        ids = fitted(self.lm, text, self.tok_encode(text), room, self._instruction)
+        return Verbatim(tuple(ids))
 
 
 def main() -> None:

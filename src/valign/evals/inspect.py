@@ -37,10 +37,13 @@ from valign.evals.errors import EvalError
 from valign.lm import generate
 from valign.lm.kinds import check
 
-_REFUSED = (
-    "num_choices", "best_of", "logprobs", "logit_bias", "top_k", "frequency_penalty",
-    "presence_penalty", "response_schema",
-)  # fmt: skip
+_REFUSED: dict[str, Any] = {
+    "num_choices": 1, "best_of": 1, "logprobs": False, "top_logprobs": 0, "prompt_logprobs": None,
+    "logit_bias": {}, "top_k": 0, "frequency_penalty": 0.0, "presence_penalty": 0.0,
+    "response_schema": None,
+}  # fmt: skip
+"""Options that would go unheard -> the value, beside None, with which there is nothing to hear."""
+
 _ENDS = ("control", "strength", "dtype", "batch_size")
 
 
@@ -125,7 +128,8 @@ class ValignAPI(ModelAPI):
         """
         if tools:
             raise EvalError("This model calls no tools. Choose a task without tools.")
-        unheard = [name for name in _REFUSED if getattr(config, name, None) not in (None, 1, False)]
+        given = {name: getattr(config, name, None) for name in _REFUSED}
+        unheard = [name for name, x in given.items() if x is not None and x != _REFUSED[name]]
         if unheard:
             raise EvalError(f"valign does not know {', '.join(unheard)}; leave it out.")
         prompt = [_plain(message) for message in input]

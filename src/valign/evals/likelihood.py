@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 import torch
 
@@ -83,6 +84,56 @@ def refuse_instruction(control: Control | None) -> None:
 def led(instruction: str, context: str) -> str:
     """The context behind the instruction, once."""
     return context if not instruction or instruction in context else f"{instruction}\n\n{context}"
+
+
+def fitted(lm: HostModel, text: str, ids: list[int], room: int, instruction: str) -> list[int]:
+    """The last tokens of a text, as many as there is room for.
+
+    An instruction stays in front of them: without it the text would be an unsteered one.
+
+    Raises:
+        EvalError: an instruction that cannot stay.
+    """
+    if len(ids) <= room or not instruction:
+        return ids[-room:]
+    said = (
+        f"The text that ends in {text[-60:]!r} has {len(ids)} tokens, {lm.name} has room for "
+        f"{max(room, 0)}, and the instruction"
+    )
+    advice = "Ask with fewer examples, or use a shorter instruction or a control of edits."
+    begin = next((b for b in _beginnings(lm, instruction) if text.startswith(b)), None)
+    if begin is None:
+        raise EvalError(
+            f"{said} does not stand alone at its beginning, where a cut would leave it in place "
+            f"(the test may have a system message of its own). {advice}"
+        )
+    head = encode_bare(lm, begin)
+    if len(head) >= room:
+        raise EvalError(f"{said} alone takes {len(head)}. {advice}")
+    return head + ids[len(head) - room :]
+
+
+def _beginnings(lm: HostModel, instruction: str) -> tuple[str, str]:
+    """All that stands before the first word, in a conversation and in bare text."""
+    one, other = (lm.render(word, instruction) for word in "ab")
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return "".join(letter for letter, _ in same), f"{instruction}\n\n"
+
+
+def instructed_pairs(
+    lm: HostModel, pairs: Sequence[tuple[str, str]], instruction: str
+) -> list[tuple[list[int], list[int]]]:
+    """Tokens of each context, behind the instruction and cut to what fits, and continuation.
+
+    Raises:
+        EvalError: an instruction that leaves no room.
+    """
+    found = []
+    for context, continuation in pairs:
+        text = led(instruction, context)
+        head, tail = encode_pair(lm, text, continuation)
+        found.append((fitted(lm, text, head, longest(lm) - len(tail), instruction), tail))
+    return found
 
 
 def continuations(

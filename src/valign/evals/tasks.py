@@ -37,9 +37,8 @@ from valign.evals.judges import AnswerJudge, Classifiers, Verdicts
 from valign.evals.likelihood import (
     continuations,
     encode_bare,
-    encode_pair,
     first_token,
-    led,
+    instructed_pairs,
     refuse_instruction,
     split_instruction,
     whole_texts,
@@ -135,7 +134,7 @@ def _scores(
 ) -> np.ndarray:
     """Log-probability of each continuation of its context."""
     instruction, acting = split_instruction(control)
-    tokens = [encode_pair(lm, led(instruction, head), tail) for head, tail in pairs]
+    tokens = instructed_pairs(lm, pairs, instruction)
     found = continuations(lm, tokens, acting, batch_size=asking.batch_size)
     return np.array([total for total, _ in found])
 
