@@ -156,7 +156,7 @@ class AdapterMethod(Method):
         from valign.methods.mva.consistency import consistent_part
 
         scorer: Detector
-        if corpus.name.startswith("world"):
+        if corpus.of_world:
             from valign.world.tuner import WorldTuner
 
             scorer = WorldTuner()
