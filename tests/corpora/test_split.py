@@ -72,5 +72,6 @@ def test_empty_halves_are_refused(test):
 def test_fingerprint_follows_texts_not_notes():
     corpus = load_corpus()
     assert replace(corpus, notes=("other",)).fingerprint == corpus.fingerprint
+    assert replace(corpus, of_world=not corpus.of_world).fingerprint == corpus.fingerprint
     fewer = replace(corpus, pairs=corpus.pairs[1:])
     assert fewer.fingerprint != corpus.fingerprint

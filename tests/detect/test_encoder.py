@@ -1,11 +1,15 @@
 """The English detectors: the protocol, the same answer however asked, and honest refusals."""
 
+import json
+
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from valign.detect import Detector, DetectorError, check_detector, load_detector
 from valign.detect.attribute import attribute
-from valign.detect.encoder import EncoderDetector
+from valign.detect.encoder import FILE, EncoderDetector
 from valign.detect.errors import MissingEncoderError
 from valign.detect.packing import packed, unpacked
 from valign.detect.windows import combine
@@ -142,6 +146,65 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path):
     (tmp_path / "detector.safetensors").write_bytes(b"pickle me")
     with pytest.raises(DetectorError, match="not a detector"):
         load_detector(tmp_path)
+
+
+def written(folder, settings, tensors):
+    folder.mkdir(exist_ok=True)
+    save_file(tensors, str(folder / FILE), {"valign": json.dumps(settings)})
+    return folder
+
+
+@pytest.fixture
+def parts(english, tmp_path):
+    """Settings and tensors of a detector's file."""
+    english.save(tmp_path / "whole")
+    with safe_open(str(tmp_path / "whole" / FILE), "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        return json.loads(file.metadata()["valign"]), tensors
+
+
+@pytest.mark.parametrize("what", ["calibration.offset", "max_tokens", "frozen_layers", "name"])
+def test_a_file_that_lacks_a_part_is_refused_and_the_part_named(parts, tmp_path, what):
+    settings, tensors = ({k: v for k, v in part.items() if k != what} for part in parts)
+    with pytest.raises(DetectorError, match=f"lacks the (setting|tensor) {what}.*train"):
+        load_detector(written(tmp_path / "part", settings, tensors))
+
+
+def test_nineteen_values_need_their_thresholds_and_ten_do_not(parts, tmp_path):
+    settings, tensors = parts
+    del settings["category_thresholds"]
+    folder = written(tmp_path / "part", settings, tensors)
+    assert load_detector(folder).score(TEXTS[:1]).shape == (1, 10)
+    with pytest.raises(DetectorError, match="lacks the setting category_thresholds"):
+        load_detector(folder, system="schwartz19")
+
+
+def test_weights_of_another_shape_are_refused_with_both_shapes(parts, tmp_path):
+    settings, tensors = parts
+    narrow = tensors | {"sign_reader.weight": tensors["sign_reader.weight"][:, :16].contiguous()}
+    with pytest.raises(DetectorError, match=r"\(20, 16\), expected \(20, 384\)"):
+        load_detector(written(tmp_path / "narrow", settings, narrow))
+    with pytest.raises(DetectorError, match=r"no place, and .* more such"):
+        load_detector(written(tmp_path / "fewer", settings | {"frozen_layers": 5}, tensors))
+    short = tensors | {"calibration.temperature": tensors["calibration.temperature"][:3]}
+    with pytest.raises(DetectorError, match=r"temperature has shape \(3,\), expected \(10,\)"):
+        load_detector(written(tmp_path / "short", settings, short))
+
+
+def test_an_encoder_that_is_not_there_or_not_one_is_refused_by_its_name(
+    parts, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    settings, tensors = parts
+    (tmp_path / "empty").mkdir()
+    for backbone, said in (
+        (str(tmp_path / "gone"), "gone cannot be loaded, neither as a folder"),
+        ("nobody/none", "nobody/none cannot be loaded, neither .* nor from the Hub"),
+        (str(tmp_path / "empty"), "empty cannot be loaded, from that folder"),
+    ):
+        folder = written(tmp_path / "other", settings | {"backbone": backbone}, tensors)
+        with pytest.raises(MissingEncoderError, match=said):
+            load_detector(folder)
 
 
 def test_packing_loses_no_more_than_half_a_step():

@@ -41,6 +41,7 @@ def test_texts_are_fluent_factual_and_of_the_fitting_half():
 
 def test_a_corpus_holds_each_value_and_is_the_same_again():
     corpus = preference_corpus(SETS[3], n=12, prompts=3)
+    assert corpus.of_world
     assert [len(corpus.pairs_of(v)) for v in SETS[3]] == [12] * 3
     assert corpus.fingerprint == preference_corpus(SETS[3], n=12, prompts=3).fingerprint
     assert corpus.fingerprint != preference_corpus(SETS[3], n=12, prompts=3, seed=1).fingerprint

@@ -110,7 +110,7 @@ def read_file(path: Path, system: ValueSystem) -> Corpus:
 
 
 def _corpus(files: dict[str, Path], system: ValueSystem, name: str) -> Corpus:
-    parts: dict[str, tuple[Any, ...]] = {}
+    parts: dict[str, Any] = {}
     notes = []
     for kind, path in files.items():
         rows = read_table(path)

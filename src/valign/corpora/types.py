@@ -94,7 +94,9 @@ class Shift:
 class Corpus:
     """Everything a method may be fitted on. Never the texts a result is judged on.
 
-    `fingerprint` is a hash of all texts: results carry it, and caches are keyed by it.
+    `fingerprint` is a hash of all texts: results carry it, and caches are keyed by it. `of_world`
+    says that the test world generated the texts over its ten values, so that its own readers and
+    rewrites serve them; the name cannot say it, since a user's folder may have any.
     """
 
     system: ValueSystem
@@ -104,6 +106,7 @@ class Corpus:
     answers: tuple[Answer, ...] = ()
     neutral: tuple[Neutral, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
+    of_world: bool = False
 
     def pairs_of(self, value: str) -> tuple[Pair, ...]:
         """The pairs of one value, in order."""

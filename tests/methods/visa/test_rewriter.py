@@ -1,5 +1,7 @@
 """Rewriters: their words, their folders, best of n; the method around them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from tests.lm.tiny import tiny_lm
 from tests.methods.toy import toy_corpus
 from tests.methods.visa.fake import REWARD, SYSTEM
 from valign.control import RewriteControl
+from valign.corpora.triplets import load_triplets
 from valign.methods import FitError, MethodSettingError, get_method
 from valign.methods.visa.best_of import best_of
 from valign.methods.visa.errors import RewriteError
@@ -88,6 +91,12 @@ def test_the_method_wraps_the_host_or_another_model(tmp_path):
     made = get_method("visa").fit(lm, corpus, TARGET)
     assert isinstance(made, RewriteControl) and made.rewriter == "host"
     assert made.template == template_text("full") and made.steps == 2
+    named = replace(corpus, name="world")
+    assert get_method("visa").fit(lm, named, TARGET).template == template_text("full")
+    world = replace(corpus, of_world=True)
+    assert get_method("visa").fit(lm, world, TARGET).template == template_text("world")
+    own = get_method("visa", sft_steps=1, batch=1)
+    assert own._material(named) == load_triplets(SYSTEM) != own._material(world)
     write_card(tmp_path, dict(template="{{ source }}!", system="schwartz10", steps=4))
     other = get_method("visa", rewriter=str(tmp_path)).fit(lm, corpus, TARGET)
     assert (other.rewriter, other.template, other.steps) == (str(tmp_path), "{{ source }}!", 4)

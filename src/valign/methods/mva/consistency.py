@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from valign.corpora.preferences import consistency
 from valign.corpora.types import Corpus
-from valign.detect import Detector
+from valign.detect import Detector, check_detector
 from valign.methods.errors import FitError
 
 
@@ -34,8 +34,10 @@ def consistent_part(
         The corpus, and value -> (pairs kept, pairs there were). Pairs of other values stay.
 
     Raises:
+        DetectorError: the detector reads other values than the corpus'.
         FitError: a value keeps no pair.
     """
+    check_detector(detector, corpus.system)
     pairs = [pair for pair in corpus.pairs if pair.value in values]
     prompts = [pair.prompt for pair in pairs]
     columns = [corpus.system.index(value) for value in values]

@@ -16,6 +16,7 @@ from valign.methods.base import Method
 from valign.methods.errors import MethodSettingError
 from valign.methods.gate import gate_where
 from valign.methods.mva.combine import control_of
+from valign.methods.mva.modules import ALL, check_modules
 from valign.methods.mva.samples import Sample, logps, tokenised
 from valign.methods.mva.training import Recipe, Trained, train_adapter
 from valign.methods.readings import need_pairs
@@ -37,9 +38,9 @@ class AdapterMethod(Method):
     """Of the adapters (the paper: 64; ours, untuned)."""
     alpha: float = Field(default=32.0, gt=0)
     """LoRA's alpha; updates are scaled by alpha / rank (the paper: 2)."""
-    modules: tuple[str, ...] | str = "all-linear"
-    """Names of the linear layers that get an adapter, e.g. `q_proj,v_proj`, or `all-linear` (the
-    paper: q, k, v and o; ours, untuned)."""
+    modules: tuple[str, ...] | Literal["all-linear"] = ALL
+    """Names of the linear layers that get an adapter, whole or their ends, e.g. `q_proj,v_proj`, or
+    `all-linear` (the paper: q, k, v and o; ours, untuned)."""
     epochs: int = Field(default=3, ge=1)
     """Passes over the pairs (the released code: 3)."""
     steps: int = Field(default=0, ge=0)
@@ -72,6 +73,11 @@ class AdapterMethod(Method):
     @classmethod
     def _one_name(cls, order: Any) -> Any:
         return (order,) if isinstance(order, str) and order else order or ()
+
+    @field_validator("modules", mode="before")
+    @classmethod
+    def _one_module(cls, modules: Any) -> Any:
+        return (modules,) if isinstance(modules, str) and modules != ALL else modules
 
     def recipe(self) -> Recipe:
         """The settings as a recipe."""
@@ -127,6 +133,7 @@ class AdapterMethod(Method):
 
     def _fit(self, lm: HostModel, corpus: Corpus, target: Profile) -> WeightsControl:
         need_training()
+        check_modules(lm, self.modules)
         corpus, counts = self.consistent(corpus, target)
         need_pairs(corpus, target)
         control = self.trained(lm, corpus, target)
@@ -149,7 +156,7 @@ class AdapterMethod(Method):
         from valign.methods.mva.consistency import consistent_part
 
         scorer: Detector
-        if corpus.name.startswith("world"):
+        if corpus.of_world:
             from valign.world.tuner import WorldTuner
 
             scorer = WorldTuner()

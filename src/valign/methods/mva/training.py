@@ -35,6 +35,7 @@ import torch
 
 from valign.lm import HostModel
 from valign.methods.errors import FitError, MethodSettingError
+from valign.methods.mva.modules import ALL
 from valign.methods.mva.penalties import STRENGTH, Adapter, PenaltyName
 from valign.methods.mva.samples import Sample
 from valign.methods.progress import report
@@ -51,7 +52,7 @@ class Recipe:
         loss: TRL's name of it: `sigmoid` (DPO), `sigmoid_norm` (per token, for SimPO), `sft`.
         beta: of the preference losses.
         rank, alpha: of the adapter; its updates are scaled by alpha / rank.
-        modules: names of the linear layers that get one, or `all-linear`.
+        modules: names of the linear layers that get one, whole or their ends, or `all-linear`.
         epochs, steps: passes over the data, or steps if not 0.
         rate: highest learning rate; it falls to 0 by a cosine after a tenth of warm-up.
         batch_size: pairs per step, over all processes and accumulated parts.
@@ -67,7 +68,7 @@ class Recipe:
     beta: float = 0.1
     rank: int = 16
     alpha: float = 32.0
-    modules: str | tuple[str, ...] = "all-linear"
+    modules: tuple[str, ...] | Literal["all-linear"] = ALL
     epochs: int = 3
     steps: int = 0
     rate: float = 1e-4

@@ -38,7 +38,7 @@ class VISA(Method):
     model by folder or Hub name."""
     train: Literal["no", "sft", "grpo"] = "no"
     """Train the host into a rewriter first: by references only, or by references and then the
-    reward. Takes triplets of the world for the corpus `world`, else those of `triplets`."""
+    reward. Takes triplets of the world for the world's corpora, else those of `triplets`."""
     triplets: str | None = None
     """JSONL of triplets to train on; the 50 bundled ones by default."""
     folder: Path | None = None
@@ -46,7 +46,7 @@ class VISA(Method):
     settings go on from what lies there."""
     template: str = "auto"
     """Words of the request: `full`, `world`, or a jinja file; `auto` takes what the rewriter was
-    trained with, else `world` for the corpus of that name and `full` for all others."""
+    trained with, else `world` for the world's corpora and `full` for all others."""
     max_new_tokens: int = Field(default=128, ge=1)
     """Longest rewrite."""
     sft_steps: int = Field(default=200, ge=0)
@@ -77,7 +77,7 @@ class VISA(Method):
 
     def _fit(self, lm: HostModel, corpus: Corpus, target: Profile) -> RewriteControl:
         card = read_card(self.rewriter)
-        in_world = corpus.name == "world"
+        in_world = corpus.of_world
         if self.template != "auto":
             template = template_text(self.template)
         else:
@@ -111,7 +111,7 @@ class VISA(Method):
         )
 
     def _material(self, corpus: Corpus) -> list[Triplet]:
-        if corpus.name == "world" and self.triplets is None:
+        if corpus.of_world and self.triplets is None:
             from valign.world.rewrites import rewrites
 
             return rewrites(self.batch * max(self.sft_steps, 64), seed=self.seed)
