@@ -23,6 +23,12 @@ from valign.lm.layout import Layout, LayoutNames, find_layout
 from valign.lm.render import Prompt, Verbatim, encode, render
 
 
+_OWN_CODE = (
+    " It brings code of its own; if you trust that: --trust-remote-code, in Python "
+    "trust_remote_code=True."
+)
+
+
 class HostModel:
     """A causal LM with its tokenizer and layout.
 
@@ -105,17 +111,13 @@ class HostModel:
             if not mapped:
                 model = model.to(device)
         except Exception as error:  # transformers raises many kinds; all mean the same here
+            asked_for_trust = not trust_remote_code and "trust_remote_code" in str(error)
             raise ModelLoadError(
                 f"Cannot load the model {source!r}: {type(error).__name__}: "
                 f"{str(error).strip().splitlines()[0] if str(error).strip() else error}\n"
                 "Expected a folder written by save_pretrained (config.json, *.safetensors, "
                 "tokenizer), or a Hub name and a connection to the Hub."
-                + (
-                    ""
-                    if trust_remote_code or "trust_remote_code" not in str(error)
-                    else " It brings code of its own; if you trust that: --trust-remote-code, in Python "
-                    "trust_remote_code=True."
-                )
+                + (_OWN_CODE if asked_for_trust else "")
             ) from error
         if report["missing_keys"]:
             raise ModelLoadError(
