@@ -164,7 +164,7 @@ class Together(Scorer):
         )  # fmt: skip
         read = self._battery.read([ask for _, ask in part], made.texts)
         self._rows.add(
-            Row(name, ask.id, text, j.scores, j.fluent, j.facts, j.facts_kept, j.facts_wrong)
+            Row(name, ask.key, text, j.scores, j.fluent, j.facts, j.facts_kept, j.facts_wrong)
             for (name, ask), text, j in zip(part, made.texts, read, strict=True)
         )
 

@@ -57,6 +57,8 @@ def test_a_study_leaves_table_numbers_page_cells_and_controls(study):
     results = Results.read(study / "results" / "tiny.json")
     assert [b.method for b in results.blocks] == ["none", "random", "prompt", "caa"]
     assert results.blocks[-1].cost.seconds > 0 and results.blocks[-1].kind == "edits"
+    decided = told["identity"]["tiny"]["0"]
+    assert decided["judge"].startswith("wordlist") and decided["judge_fingerprint"] is None
     controls = [load(path) for path in (study / "controls").iterdir()]
     assert sorted(c.method for c in controls) == ["caa"] * 2 + ["prompt"] * 2 + ["random"] * 2
     assert "Tiny" in (study / "report.html").read_text("utf-8")

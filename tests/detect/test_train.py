@@ -108,6 +108,31 @@ def test_what_was_trained_can_be_saved_loaded_and_scored(tiny_data, tiny_encoder
     np.testing.assert_allclose(loaded.score(texts), detector.score(texts), atol=0.02)
 
 
+def test_the_fingerprint_is_that_of_everything_that_decides_a_score(tiny_data, tiny_encoder):
+    train.train(recipe(tiny_encoder), tiny_data / "work", data=tiny_data).save(tiny_data / "out")
+
+    def loaded(**how):
+        return EncoderDetector.load(tiny_data / "out", **how)
+
+    def changed(detector, calibration=None, **settings):
+        return EncoderDetector(detector.backbone, detector.head, detector.settings | settings,
+                               calibration=calibration or detector.calibration)  # fmt: skip
+
+    plain = loaded()
+    heavier = loaded()
+    heavier.head.sign_reader.weight += 1
+    warmer = replace(plain.calibration, temperature=plain.calibration.temperature * 2)
+    stricter = loaded()
+    stricter.thresholds = stricter.thresholds + 0.1
+    others = [
+        plain, heavier, stricter, loaded(windows="mean"), changed(plain, calibration=warmer),
+        changed(plain, max_tokens=7), changed(plain, frozen_layers=2),
+    ]  # fmt: skip
+    assert len({one.fingerprint for one in others}) == len(others)
+    assert plain.fingerprint == loaded().fingerprint
+    assert changed(plain, epochs=99).fingerprint == plain.fingerprint
+
+
 def test_only_rows_of_the_part_are_trained_on_and_pairs_stay_together(tiny_encoder):
     rows = tiny_rows()
     lengths = np.full(len(rows), 5)

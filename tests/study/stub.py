@@ -31,6 +31,7 @@ class StubRunner:
         cursed: cells of this method kill every worker.
         broken: cells of this method fail.
         log: a file that gets one line per cell made.
+        judge: fingerprint of who reads the answers.
     """
 
     seconds: float = 0.0
@@ -39,6 +40,7 @@ class StubRunner:
     broken: str = ""
     log: Path | None = None
     fingerprint: str = "0123"
+    judge: str | None = None
 
     def __call__(self, cell: Cell) -> CellResult:
         if cell.method == self.broken:
@@ -54,7 +56,7 @@ class StubRunner:
                 file.write(f"{cell.name}\n")
         return CellResult(
             rows=rows_of(cell),
-            identity={"model_fingerprint": self.fingerprint},
+            identity={"model_fingerprint": self.fingerprint, "judge_fingerprint": self.judge},
             cost={"seconds": time.perf_counter(), "tokens": 80.0, "fit_seconds": 0.0},
             model=dict(name=cell.model, fingerprint=self.fingerprint, parameters=1,
                        dtype="float32", device="cpu"),

@@ -11,8 +11,12 @@ VALUES = load_system("schwartz10").names
 TARGETS = ("benevolence=+1", "power=+1")
 
 
-def side(rates, *, name="m", n=40, seeds=(0,), dose=0.5, stream=0, method="caa", prompts=None):
-    """Answers of one method; `rates`: how often the target shows. The plain model is the same."""
+def side(rates, *, name="m", n=40, seeds=(0,), dose=0.5, stream=0, method="caa", prompts=None,
+         leaks=(), wrong=None):  # fmt: skip
+    """Answers of one method; `rates`: how often the target shows. The plain model is the same.
+
+    `leaks`: other values that always show. `wrong`: of two facts mentioned; None mentions none.
+    """
     rng = np.random.default_rng(stream)
     rows = []
     for seed in seeds:
@@ -26,9 +30,11 @@ def side(rates, *, name="m", n=40, seeds=(0,), dose=0.5, stream=0, method="caa",
             for target in TARGETS:
                 value = target.partition("=")[0]
                 scores = {**base, value: max(base[value], float(rng.random() < rates))}
+                scores |= dict.fromkeys(set(leaks) - {value}, 1.0)
+                facts = dict(facts_kept=0 if wrong is None else 2 - wrong, facts_wrong=wrong or 0)
                 rows.append(
                     Row(method=method, target=target, dose=dose, answer="steered", scores=scores,
-                        fluent=bool(rng.random() < 0.9), nll=9.0, tokens=4, **common)
+                        fluent=bool(rng.random() < 0.9), nll=9.0, tokens=4, **facts, **common)
                 )  # fmt: skip
     found = {}
     for row in rows:
@@ -82,6 +88,33 @@ def test_two_methods_of_one_folder():
     found = compare([both], [both], method_a="caa", method_b="neva")
     one = by(found, "gain", TARGETS[1])
     assert one.verdict == "higher" and "caa @ 0.5 (A) and neva @ 0.5 (B)" in one.sentence
+
+
+def test_leakage_is_compared_whichever_side_leaks_nothing():
+    clean, leaky = side(0.5), side(0.5, leaks=("security", "tradition"))
+    up, down = compare([clean], [leaky]), compare([leaky], [clean])
+    assert len(up) == len(down) == len(compare([clean], [clean]))
+    for target in (*TARGETS, ""):
+        more, less = by(up, "leakage_raw", target), by(down, "leakage_raw", target)
+        assert (more.verdict, less.verdict) == ("higher", "lower")
+        assert more.a == less.b == 0 and more.p == less.p
+        assert more.difference == pytest.approx(-less.difference)
+
+
+def test_a_ratio_is_compared_where_both_sides_have_its_denominator():
+    silent, right, wrong = side(0.5), side(0.5, wrong=0), side(0.5, wrong=2)
+    for a, b in ((silent, right), (right, silent), (silent, silent)):
+        assert "facts_wrong" not in {c.metric for c in compare([a], [b])}
+    assert by(compare([right], [wrong]), "facts_wrong").verdict == "higher"
+    assert by(compare([wrong], [right]), "facts_wrong").verdict == "lower"
+
+
+def test_a_target_of_every_value_has_nothing_to_leak_into():
+    given, everything = side(0.5), ",".join(f"{v}=+1" for v in VALUES)
+    moved = {key: rows for key, rows in given.answers.items() if key[2] != TARGETS[1]}
+    moved["ungated", "caa", everything, 0.5] = moved.pop(("ungated", "caa", TARGETS[0], 0.5))
+    one = Side("m", VALUES, 0.5, moved)
+    assert "leakage_raw" not in {c.metric for c in compare([one], [one])}
 
 
 def test_plain_models_that_differ_are_compared_value_by_value():

@@ -15,7 +15,7 @@ from valign.methods.base import Method
 from valign.study.battery import TextBattery
 from valign.study.collect import collect
 from valign.study.engine import Bench, identity
-from valign.study.folder import RunFolder
+from valign.study.folder import FolderError, RunFolder
 from valign.study.plan import MethodChoice, Plan
 from valign.values import Profile
 
@@ -139,6 +139,32 @@ def test_the_log_probability_is_the_unsteered_models(run, lm, battery):
     said = generate(lm, [row.prompt], max_new_tokens=6)
     (logp,) = token_logprobs(lm, [row.prompt], said.token_ids)
     assert row.nll == pytest.approx(-float(logp.sum()), rel=1e-4) and row.tokens == len(logp)
+
+
+def test_a_run_is_not_continued_with_a_judge_that_was_trained_anew(lm, tmp_path):
+    class Trained(WordListDetector):
+        fingerprint = "0123"
+
+    detector = Trained({value: WORDS[i::10] for i, value in enumerate(SYSTEM.names)}, SYSTEM)
+    plan = Plan(methods=(MethodChoice("none"),), **SMALL)
+    before = TextBattery(toy_corpus(pairs=8), detector)
+    bench = Bench(lm, plan, before, RunFolder(tmp_path, identity(plan, lm, before)))
+    bench.run()
+    results = collect(bench, command="test", explain=False)
+    assert results.detectors.judge_fingerprint == "0123"
+    RunFolder(tmp_path, identity(plan, lm, before))
+    detector.fingerprint = "4567"
+    after = TextBattery(toy_corpus(pairs=8), detector)
+    with pytest.raises(FolderError, match="another run: judge_fingerprint differ"):
+        RunFolder(tmp_path, identity(plan, lm, after))
+
+
+def test_a_run_begun_before_judges_had_fingerprints_is_continued(lm, battery, tmp_path):
+    plan = Plan(methods=(MethodChoice("none"),), **SMALL)
+    begun = identity(plan, lm, battery)
+    assert begun.pop("judge_fingerprint") is None
+    RunFolder(tmp_path, begun)
+    assert RunFolder(tmp_path, identity(plan, lm, battery)).rows() == []
 
 
 def test_results_carry_doses_receipts_and_intervals(run):

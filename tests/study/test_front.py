@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.lm.tiny import WORDS, tiny_lm
+from valign.control import Gate, Site
 from valign.control.weights import Adapter, LowRank, WeightsControl
 from valign.lm import generate
 from valign.report.front import render_front
@@ -16,6 +17,7 @@ from valign.study.front import (
     FrontError,
     FrontPlan,
     Scorer,
+    adapters_digest,
     mixture,
     objectives,
     search_front,
@@ -32,6 +34,7 @@ class Words:
     """A battery whose judge counts words: value k likes the words k, k + 10, k + 20 ..."""
 
     name = judge = "words"
+    judge_fingerprint = None
     system = SYSTEM
 
     def dilemmas(self, seed, n):
@@ -53,19 +56,20 @@ class Words:
         return found
 
 
-def control_for(lm, values, seed=0):
+def control_for(lm, values, seed=0, *, shared=None):
+    """Adapters of the values; `shared` names one that stands for no value."""
     rng = torch.Generator().manual_seed(seed)
     name = "model.layers.1.mlp.down_proj"
     outputs, inputs = lm.model.get_submodule(name).weight.shape
     adapters = tuple(
         Adapter(v, {name: LowRank(torch.randn(2, inputs, generator=rng),
                                   torch.randn(outputs, 2, generator=rng))})
-        for v in values
+        for v in (*values, *([shared] if shared else []))
     )  # fmt: skip
     return WeightsControl(
         target=Profile.from_mapping(SYSTEM, dict.fromkeys(values, 1.0)),
         adapters=adapters,
-        weights=dict.fromkeys(values, 1.0),
+        weights={adapter.name: 1.0 for adapter in adapters},
     )
 
 
@@ -133,6 +137,33 @@ def test_a_search_goes_on_from_its_rows(lm, two, tmp_path, monkeypatch):
     assert not made
     search_front(scorer_of(lm, path, identity="other adapters"), two, asks, PLAN)
     assert len(made) == 36
+
+
+def test_an_edited_prompt_is_asked_anew_and_no_other(lm, two, tmp_path):
+    path, asks = tmp_path / "rows.jsonl", Words().dilemmas(0, 3)
+    before = scorer_of(lm, path).score({"a": two}, asks)["a"]
+    edited = [replace(asks[0], prompt=asks[1].prompt, text=asks[1].text), *asks[1:]]
+    after = scorer_of(lm, path).score({"a": two}, edited)["a"]
+    assert after[0].answer == before[1].answer != before[0].answer
+    assert after[1:] == before[1:] and len(path.read_text().splitlines()) == 4
+
+
+def test_what_decides_an_answer_beside_mixture_and_prompt_is_in_the_identity(lm, monkeypatch):
+    control = control_for(lm, ("power", "security"), shared="politeness")
+    told = front_identity(lm, control, Words(), PLAN)
+    mixed = control.with_weights({"power": 0.5})
+    assert front_identity(lm, mixed, Words(), PLAN) == told
+    gates = [
+        replace(control, gate=Gate({site: (torch.ones(32), torch.tensor(bias))}))
+        for site, bias in ((Site("resid", 1), 0.0), (Site("resid", 0), 0.0), (Site("resid", 1), 1))
+    ]
+    others = [control, control.with_weights({"politeness": 0.5}), *gates]
+    assert len({adapters_digest(one) for one in others}) == len(others)
+    assert len({front_identity(lm, one, Words(), PLAN) for one in others}) == len(others)
+    monkeypatch.setattr(Words, "judge_fingerprint", "0123")
+    retrained = front_identity(lm, control, Words(), PLAN)
+    monkeypatch.setattr("valign.__version__", "0")
+    assert len({told, retrained, front_identity(lm, control, Words(), PLAN)}) == 3
 
 
 def test_the_front_is_judged_on_other_prompts_and_written(lm, two, tmp_path):

@@ -200,8 +200,8 @@ def test_a_front_is_searched_by_its_reward_and_says_so(lm, tmp_path):
     assert (result.reward.name, result.reward.unit) == ("lengths@1", "words and letters")
     path = result.write(tmp_path / "front.json")
     assert FrontResult.read(path) == result
-    again = FrontRows(tmp_path / "rows.jsonl", "x")[("plain", asks[4].id)]
-    assert again == rows["plain", asks[4].id] and again.rewards["power"] >= 100
+    again = FrontRows(tmp_path / "rows.jsonl", "x")[("plain", asks[4].key)]
+    assert again == rows["plain", asks[4].key] and again.rewards["power"] >= 100
     page = render_front(result, tmp_path / "front.html").read_text("utf-8")
     assert "rewarded by lengths@1" in page and "words and letters" in page
     assert "power as read" in page and "mean reward: power" in page

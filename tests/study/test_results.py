@@ -52,6 +52,20 @@ def test_tuning_and_judging_detector_must_differ():
         DetectorInfo(judge="a-1", tune="a-1")
 
 
+def test_the_fingerprint_of_the_judge_is_written_where_it_is_known(tmp_path):
+    results = fake_results(**SMALL)
+    assert "judge_fingerprint" not in results.to_json()
+    results.detectors.judge_fingerprint = "0123"
+    back = Results.read(results.write(tmp_path / "results.json"))
+    assert back.detectors.judge_fingerprint == "0123"
+
+
+@pytest.mark.parametrize("name", ["full_table", "svgt_values"])
+def test_committed_results_are_read_and_written_as_they_are(name):
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / f"{name}.json"
+    assert Results.read(path).to_json() == path.read_text("utf-8")
+
+
 def test_matrices_must_fit_the_system():
     results = fake_results(**SMALL)
     blocks = [b.model_copy(update={"c0": b.c0[:3]}) for b in results.blocks]

@@ -21,7 +21,13 @@ from valign.values import Profile, load_system
 SETTINGS = {"prompts": 8, "corpus": "stub"}
 SYSTEM = load_system("schwartz10")
 BATTERY = SimpleNamespace(
-    system=SYSTEM, threshold=0.5, ceilings=frozenset(), natural=lambda seed: None
+    system=SYSTEM,
+    threshold=0.5,
+    ceilings=frozenset(),
+    natural=lambda seed: None,
+    judge="english-b",
+    judge_fingerprint="of now",
+    tune=None,
 )
 
 
@@ -89,6 +95,24 @@ def test_other_settings_or_another_model_are_refused(tmp_path):
         StudyFolder(tmp_path, {**SETTINGS, "prompts": 9})
     with pytest.raises(FolderError, match=r"cells of m0 .* model_fingerprint differ"):
         run_cells(grid(), StudyFolder(tmp_path, SETTINGS), StubRunner(fingerprint="4567"))
+
+
+def test_a_judge_that_was_trained_anew_reads_no_cell_of_the_study(tmp_path):
+    from valign.study.study_summary import models_of
+
+    cells = grid(models=2, seeds=2)
+    first = [cell for cell in cells if (cell.model, cell.seed) == ("m0", 0)]
+    run_cells(first, StudyFolder(tmp_path, SETTINGS), StubRunner(judge="then"))
+    for more in (grid(seeds=2), grid(models=2, seeds=1)):  # another seed, another model
+        with pytest.raises(FolderError, match=r"cells of m0 .* judge_fingerprint differ"):
+            run_cells(more, StudyFolder(tmp_path, SETTINGS), StubRunner(judge="now"))
+    folder = StudyFolder(tmp_path, SETTINGS)
+    assert [cell for cell in cells if folder.has(cell)] == first
+    run_cells(cells, folder, StubRunner(judge="then"))
+    plan = Plan(methods=(MethodChoice("caa"),), targets=(Profile.parse("power", SYSTEM),),
+                doses=(0.25,), seeds=(0, 1))  # fmt: skip
+    for model in models_of(plan, BATTERY, cells, folder):
+        assert model.detectors.judge_fingerprint == "then"
 
 
 def test_a_damaged_study_file_is_not_taken_for_a_new_study(tmp_path):

@@ -36,6 +36,8 @@ _SETTINGS = (
     "name", "backbone", "frozen_layers", "max_tokens", "values", "categories", "n_level1"
 )  # fmt: skip
 _CALIBRATION = ("calibration.temperature", "calibration.offset")
+_READS_BY = ("backbone", "frozen_layers", "max_tokens", "values", "categories")
+"""Settings that decide a score beside the weights."""
 
 
 class EncoderDetector:
@@ -136,8 +138,16 @@ class EncoderDetector:
 
     @property
     def fingerprint(self) -> str:
-        """First 12 hex digits of the SHA-256 over the head's weights and the calibration."""
-        digest = hashlib.sha256()
+        """First 12 hex digits of the SHA-256 over all that decides scores and what they mean.
+
+        The head's weights, the calibration, the system and its thresholds, how texts are cut.
+        """
+        reads = {name: self.settings[name] for name in _READS_BY} | {
+            "system": self.system.name,
+            "thresholds": self.thresholds.tolist(),
+            "windows": self.windows,
+        }
+        digest = hashlib.sha256(json.dumps(reads, sort_keys=True).encode())
         for name, tensor in sorted(self.head.state_dict().items()):
             digest.update(name.encode() + tensor.numpy().tobytes())
         digest.update(self.calibration.temperature.astype(np.float32).tobytes())

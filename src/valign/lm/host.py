@@ -22,7 +22,6 @@ from valign.lm.errors import ModelLoadError, PromptTooLongError, UnsupportedSite
 from valign.lm.layout import Layout, LayoutNames, find_layout
 from valign.lm.render import Prompt, Verbatim, encode, render
 
-
 _OWN_CODE = (
     " It brings code of its own; if you trust that: --trust-remote-code, in Python "
     "trust_remote_code=True."

@@ -6,6 +6,7 @@ and whatever methods are fitted on (that is the corpus, which the battery never 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,11 @@ class Ask:
     text: str
     truth: Any = None
 
+    @property
+    def key(self) -> str:
+        """The id with a hash of the prompt; corpora may give an edited prompt its old id."""
+        return f"{self.id} {hashlib.sha256(repr(self.prompt).encode()).hexdigest()[:12]}"
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -65,6 +71,7 @@ class Battery(Protocol):
     Attributes:
         name, system: what is asked, and about which values.
         judge, tune: names of the detector that judges and of the one that tuned (or None).
+        judge_fingerprint: changes with the judge's weights and settings; None where it has none.
         threshold: a value counts as present from this score on.
         ceilings: methods that are no competitors here, since the model was trained on what they
             do; reported apart.
@@ -73,6 +80,7 @@ class Battery(Protocol):
     name: str
     system: ValueSystem
     judge: str
+    judge_fingerprint: str | None
     tune: str | None
     threshold: float
     ceilings: frozenset[str]
@@ -119,7 +127,7 @@ class TextBattery:
 
     Args:
         corpus: pairs to fit on, dilemmas and neutral questions.
-        judge: the detector that judges.
+        judge: the detector that judges; where it has a `fingerprint`, results carry it.
         tune: name of the detector that was used for tuning, if any.
     """
 
@@ -135,6 +143,7 @@ class TextBattery:
             )
         self.name, self.system = corpus.name, corpus.system
         self.judge, self.tune, self._detector = judge.name, tune, judge
+        self.judge_fingerprint: str | None = getattr(judge, "fingerprint", None)
         self.ceilings: frozenset[str] = frozenset()
         self.threshold = float(getattr(judge, "threshold", 0.5))
         self._fit, self._asked = split_corpus(corpus, test=0.5)

@@ -290,6 +290,9 @@ class Finished(Protocol):
     @property
     def model(self) -> ModelInfo: ...
 
+    @property
+    def detectors(self) -> DetectorInfo: ...
+
     def spent(self, label: str, dose: float | None) -> dict[str, Any]: ...
 
 
@@ -339,7 +342,7 @@ def collect(bench: Finished, *, command: str, title: str = "", explain: bool = T
         },
         model=bench.model,
         system=SystemInfo.of(battery.system),
-        detectors=DetectorInfo(judge=battery.judge, tune=battery.tune),
+        detectors=bench.detectors,
         seeds=list(plan.seeds),
         corpus=CorpusInfo(
             name=battery.corpus(plan.seeds[0]).name,

@@ -114,12 +114,14 @@ class Metric:
         share: told in percentage points.
         better: which way is better, if any.
         number: what is made of the means of its columns; None is the first one's mean.
+        ratio: whether its second column is a denominator.
     """
 
     title: str
     share: bool
     better: Literal["higher", "lower"] | None
     number: Number | None = None
+    ratio: bool = False
 
 
 METRICS: dict[str, Metric] = {
@@ -130,8 +132,10 @@ METRICS: dict[str, Metric] = {
         "leakage", True, "lower", lambda means: np.maximum(means, 0).mean(axis=-1)
     ),
     "fluency": Metric("fluent answers", True, "higher"),
-    "facts_wrong": Metric("wrong facts", True, "lower", lambda m: m[:, 0] / m[:, 1]),
-    "perplexity": Metric("perplexity", False, "lower", lambda m: np.exp(m[:, 0] / m[:, 1])),
+    "facts_wrong": Metric("wrong facts", True, "lower", lambda m: m[:, 0] / m[:, 1], ratio=True),
+    "perplexity": Metric(
+        "perplexity", False, "lower", lambda m: np.exp(m[:, 0] / m[:, 1]), ratio=True
+    ),
     "neutral_unchanged": Metric("neutral answers unchanged", True, "higher"),
 }
 """What is compared; defined as in `docs/results.md`."""
@@ -289,8 +293,7 @@ def _compared(
             if not units:
                 continue
             a, b = (columns(side, arm, chosen, units) for side, arm in sides)
-            known = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
-            if not known.any() or not (METRICS[metric].number is None or a[known].any()):
+            if not _defined(METRICS[metric], a, b):
                 continue
             found = contrast(
                 a, b, METRICS[metric].number, clusters=[prompt for _, prompt in units],
@@ -301,6 +304,14 @@ def _compared(
                 left.name, right.name, *arm_a, *arm_b, chosen[0] if len(chosen) == 1 else "", "",
                 metric, found.a, found.b, d.value, d.low, d.high, d.n, found.p,
             )  # fmt: skip
+
+
+def _defined(metric: Metric, a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether both sides have the number; a target of every value has none to leak into."""
+    known = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
+    if not a[known].size:
+        return False
+    return not metric.ratio or all(side[known, 1].any() for side in (a, b))
 
 
 def _unsteered(left: Side, right: Side, seed: int, n_draws: int) -> Iterator[Comparison]:

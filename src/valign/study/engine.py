@@ -26,7 +26,7 @@ from valign.methods import get_method
 from valign.study.battery import Ask, Battery
 from valign.study.folder import RunFolder
 from valign.study.plan import MethodChoice, Plan
-from valign.study.results import ModelInfo, Reading, Row
+from valign.study.results import DetectorInfo, ModelInfo, Reading, Row
 from valign.study.timing import peak_memory_mib, time_rounds
 from valign.values import Profile
 
@@ -44,6 +44,7 @@ def identity(plan: Plan, lm: HostModel, battery: Battery) -> dict[str, Any]:
         "battery": battery.name,
         "system": battery.system.name,
         "judge": battery.judge,
+        "judge_fingerprint": battery.judge_fingerprint,
         "methods": [m.label for m in plan.methods],
         "targets": [str(t) for t in plan.targets],
         "texts": _texts(plan, battery),
@@ -217,6 +218,15 @@ class Bench:
             parameters=sum(p.numel() for p in self.lm.model.parameters()),
             dtype=str(self.lm.dtype).removeprefix("torch."),
             device=str(self.lm.device),
+        )
+
+    @property
+    def detectors(self) -> DetectorInfo:
+        """Who judges, as it stands in results."""
+        return DetectorInfo(
+            judge=self.battery.judge,
+            judge_fingerprint=self.battery.judge_fingerprint,
+            tune=self.battery.tune,
         )
 
     def spent(self, label: str, dose: float | None) -> dict[str, Any]:

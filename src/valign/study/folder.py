@@ -62,10 +62,10 @@ class RunFolder:
                 f"{plan} is damaged, so it cannot be told which run {self.path} holds. Choose "
                 "another --out folder for a new run."
             )
-        if begun != identity:
-            differs = sorted(
-                k for k in begun.keys() | identity.keys() if begun.get(k) != identity.get(k)
-            )
+        differs = sorted(
+            k for k in begun.keys() | identity.keys() if begun.get(k) != identity.get(k)
+        )
+        if differs:
             raise FolderError(
                 f"{self.path} holds another run: {', '.join(differs)} differ. Use the same "
                 "command to continue it, or another --out folder for a new run."

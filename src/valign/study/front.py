@@ -29,6 +29,8 @@ from valign.study.front_rows import FrontRows, Row
 from valign.values import ValignError
 
 if TYPE_CHECKING:
+    import torch
+
     from valign.study.front_reward import Reward
 
 Weights = tuple[float, ...]
@@ -131,13 +133,13 @@ class Scorer:
         few batches that are written as they come.
         """
         wanted = [(name, ask) for name in controls for ask in asks]
-        missing = [(n, a) for n, a in wanted if (n, a.id) not in self._rows]
+        missing = [(n, a) for n, a in wanted if (n, a.key) not in self._rows]
         part = 4 * self._plan.batch_size
         for begin in range(0, len(missing), part):
             self._progress(what, begin, len(missing))
             self._make(controls, missing[begin : begin + part])
         self._progress(what, 1, 1)
-        return {name: [self._rows[name, ask.id] for ask in asks] for name in controls}
+        return {name: [self._rows[name, ask.key] for ask in asks] for name in controls}
 
     def _make(
         self, controls: Mapping[str, Control | None], part: Sequence[tuple[str, Ask]]
@@ -157,7 +159,7 @@ class Scorer:
         given = self._rewards(asks, made.texts)
         self._rows.add(
             Row(
-                name, ask.id, text, judged.scores, judged.fluent, judged.facts, judged.facts_kept,
+                name, ask.key, text, judged.scores, judged.fluent, judged.facts, judged.facts_kept,
                 judged.facts_wrong, rewards,
             )
             for (name, ask), text, judged, rewards in zip(
@@ -224,16 +226,29 @@ def mean_scores(rows: Sequence[Row], values: Sequence[str]) -> np.ndarray:
 
 
 def adapters_digest(control: WeightsControl) -> str:
-    """16 hex digits over the adapters; their weights do not matter."""
+    """16 hex digits over what a control's mixtures share.
+
+    Adapters, gate, and the weights of adapters that stand for no value: a mixture names the others.
+    """
     digest = hashlib.sha256()
     for adapter in control.adapters:
         digest.update(adapter.name.encode())
+        if adapter.name not in control.target.system.names:
+            digest.update(f"={control.weights[adapter.name]}".encode())
         for name in sorted(adapter.factors):
             change = adapter.factors[name]
             digest.update(f"{name}{change.scale}".encode())
-            for tensor in (change.a, change.b):
-                digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+            digest.update(_bytes(change.a) + _bytes(change.b))
+    if control.gate is not None:
+        for site, (weight, bias) in sorted(
+            control.gate.weights.items(), key=lambda item: str(item[0])
+        ):
+            digest.update(f"gate {site}".encode() + _bytes(weight) + _bytes(bias))
     return digest.hexdigest()[:16]
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().float().cpu().contiguous().numpy().tobytes()
 
 
 def _draws(seed: int, ask: str) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+import valign
 from valign.control import Control
 from valign.control.weights import WeightsControl
 from valign.lm import HostModel
@@ -286,8 +287,9 @@ def front_identity(
 ) -> str:
     """What decides an answer beside its mixture and its prompt."""
     parts = [
-        lm.fingerprint, adapters_digest(control), battery.name, battery.judge, plan.max_new_tokens,
-        plan.temperature, plan.seed, *([reward.name] if reward else []),
+        valign.__version__, lm.fingerprint, adapters_digest(control), battery.name, battery.judge,
+        battery.judge_fingerprint, plan.max_new_tokens, plan.temperature, plan.seed,
+        *([reward.name] if reward else []),
     ]  # fmt: skip
     return " ".join(map(str, parts))
 

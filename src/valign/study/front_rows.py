@@ -14,6 +14,7 @@ class Row:
     """One answer under one mixture, and what the judge read in it; see `Judgement`.
 
     Attributes:
+        ask: key of the prompt, see `Ask.key`.
         rewards: objective -> raw reward, where another than the battery's judge gives it.
     """
 

@@ -113,9 +113,15 @@ class SystemInfo(_Model):
 
 
 class DetectorInfo(_Model):
-    """Who judged. `tune` chose strengths or settings (None where only the dose did)."""
+    """Who judged. `tune` chose strengths or settings (None where only the dose did).
+
+    Attributes:
+        judge_fingerprint: changes with the judge's weights and settings; None where it has none,
+            or where it was not written down.
+    """
 
     judge: str
+    judge_fingerprint: str | None = None
     tune: str | None = None
 
     @model_validator(mode="after")
@@ -345,8 +351,10 @@ class Results(_Model):
         return self
 
     def to_json(self) -> str:
-        """Strict JSON; NaN and infinities are null."""
-        return self.model_dump_json(by_alias=True, indent=1) + "\n"
+        """Strict JSON; NaN and infinities are null, a judge without fingerprint has no field."""
+        unknown = self.detectors.judge_fingerprint is None
+        absent = {"detectors": {"judge_fingerprint"}} if unknown else None
+        return self.model_dump_json(by_alias=True, indent=1, exclude=absent) + "\n"
 
     def write(self, path: str | Path) -> Path:
         """Write `results.json`; whoever reads meanwhile sees the old file or the new one whole."""

@@ -32,6 +32,9 @@ Runner = Callable[[Cell], CellResult]
 Progress = Callable[[str, int, int], None]
 """Called with (what was done last, cells finished, cells in all)."""
 
+_EVERYWHERE = ("judge", "judge_fingerprint")
+"""Of what decided rows, what is equal for all models and seeds: their scores are compared."""
+
 _DEATHS = 3
 """So many workers may die over one cell before it is left out."""
 
@@ -125,7 +128,8 @@ class StudyFolder:
 
         Raises:
             FolderError: it was made by another model, other texts or another version than the
-                cells of this model and seed that are there already.
+                cells of this model and seed that are there already, or read by another judge than
+                any cell.
         """
         self._same(cell, result.identity)
         try:
@@ -136,21 +140,25 @@ class StudyFolder:
             raise self._unwritable(error) from None
 
     def _same(self, cell: Cell, identity: dict[str, Any]) -> None:
-        kept = self._state["identity"].setdefault(cell.model, {})
+        mine = cell.model, str(cell.seed)
+        kept = {
+            (model, seed): begun
+            for model, seeds in self._state["identity"].items()
+            for seed, begun in seeds.items()
+        }
         identity = json.loads(json.dumps(identity))
-        begun = kept.get(str(cell.seed))
-        if begun is None:
-            kept[str(cell.seed)] = identity
+        for (model, seed), begun in kept.items():
+            decides = begun.keys() | identity.keys() if (model, seed) == mine else _EVERYWHERE
+            differs = sorted(k for k in decides if begun.get(k) != identity.get(k))
+            if differs:
+                raise FolderError(
+                    f"{self.path} holds cells of {model} that were made otherwise: "
+                    f"{', '.join(differs)} differ. Go back to what made them, or choose another "
+                    "--out folder."
+                )
+        if mine not in kept:
+            self._state["identity"].setdefault(mine[0], {})[mine[1]] = identity
             self._write()
-        elif begun != identity:
-            differs = sorted(
-                k for k in begun.keys() | identity.keys() if begun.get(k) != identity.get(k)
-            )
-            raise FolderError(
-                f"{self.path} holds cells of {cell.model} that were made otherwise: "
-                f"{', '.join(differs)} differ. Go back to what made them, or choose another "
-                "--out folder."
-            )
 
     def rows(self, cell: Cell) -> list[Row]:
         """Answers of a finished cell."""

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from valign.study.battery import Battery
     from valign.study.engine import Bench
 
-_DECIDES = ("valign", "model_fingerprint", "dtype", "battery", "judge", "texts")
+_DECIDES = (
+    "valign", "model_fingerprint", "dtype", "battery", "judge", "judge_fingerprint", "texts"
+)  # fmt: skip
 """Of a run's identity, what a cell does not say itself."""
 
 

@@ -19,7 +19,15 @@ from valign.study.cells import Cell, write_whole
 from valign.study.collect import Collector, collect
 from valign.study.folder import safe_name
 from valign.study.plan import Plan
-from valign.study.results import Block, Measured, Metrics, ModelInfo, Results, Row
+from valign.study.results import (
+    Block,
+    DetectorInfo,
+    Measured,
+    Metrics,
+    ModelInfo,
+    Results,
+    Row,
+)
 from valign.study.study import StudyFolder
 
 _NUMBERS = tuple(Metrics.model_fields)
@@ -66,6 +74,16 @@ class ModelOfStudy:
     @property
     def model(self) -> ModelInfo:
         return ModelInfo.model_validate(self.study.about(self.cells[0])["model"])
+
+    @property
+    def detectors(self) -> DetectorInfo:
+        """Who judged the cells; the detector of that name may have been trained anew since."""
+        identity = self.study.about(self.cells[0])["identity"]
+        return DetectorInfo(
+            judge=self.battery.judge,
+            judge_fingerprint=identity.get("judge_fingerprint"),
+            tune=self.battery.tune,
+        )
 
     @cached_property
     def by_cell(self) -> dict[Cell, list[Row]]:

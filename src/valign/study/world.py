@@ -32,6 +32,7 @@ class WorldBattery:
 
     name = "world"
     judge = "world-parser"
+    judge_fingerprint: str | None = None
     tune: str | None = None
     threshold = 0.3
     """The weakest expression scores 1/3."""
