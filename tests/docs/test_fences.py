@@ -9,7 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["docs/python.md", "docs/world.md", "docs/results.md", "docs/deploy.md", "docs/weights.md"]
-PAGES += ["docs/translate.md", "docs/questionnaires.md", "docs/structure.md", "docs/visa.md"]
+PAGES += [
+    "docs/instruments.md",
+    "docs/translate.md",
+    "docs/questionnaires.md",
+    "docs/structure.md",
+    "docs/visa.md",
+]
 _FENCE = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 
 
