@@ -51,16 +51,23 @@ class Handler(BaseHTTPRequestHandler):
             server.headers_seen.append(dict(self.headers))
             server.times.append(time.monotonic())
             server.now += 1
+            self.counted = 1
             server.most = max(server.most, server.now)
         try:
             step(self, body)
         except (BrokenPipeError, ConnectionResetError):
             pass
         finally:
-            with server.lock:
-                server.now -= 1
+            self.leave()
+
+    def leave(self) -> None:
+        """Count the request as answered: before its client may know, and ask the next."""
+        with self.server.lock:
+            self.server.now -= self.counted
+            self.counted = 0
 
     def send(self, status: int, payload: bytes, **headers: str) -> None:
+        self.leave()
         self.send_response(status)
         self.send_header("Content-Length", str(len(payload)))
         for name, value in headers.items():
