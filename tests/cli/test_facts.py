@@ -38,4 +38,5 @@ def test_bad_input_is_refused(refused, tmp_path):
     assert "source and a text" in refused("facts", SOURCE)
     file = write_jsonl(tmp_path / "in.jsonl", [{"source": SOURCE}])
     assert 'expected an object like {"source"' in refused("facts", "--file", file)
+    assert "source and a text" in refused("facts", SOURCE, "--file", file)
     assert "No such file" in refused("facts", "--file", tmp_path / "none.jsonl")

@@ -34,7 +34,8 @@ def facts(
     from valign.cli.textfile import TextFileError, no_file_as_text, stream_objects
     from valign.detect.entail_consistency import Consistency
 
-    if (file is None) != (source is not None and text is not None):
+    typed = [one for one in (source, text) if one is not None]
+    if len(typed) != (2 if file is None else 0):
         raise typer.BadParameter("Give a source and a text, or a file of both with --file.")
     if file is None:
         no_file_as_text([source, text])

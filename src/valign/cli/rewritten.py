@@ -25,7 +25,7 @@ class RewrittenFile:
     Args:
         path: made when the first result comes.
         rows: objects with `text` and the fields of `WISH`.
-        made_with: all that decides a result beside its row.
+        made_with: what decides a result beside its row, as typed: models and files by name.
 
     Raises:
         TextFileError: the file holds results of other texts, other wishes or other settings.

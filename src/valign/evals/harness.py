@@ -55,7 +55,7 @@ class ValignLM(TemplateLM):
         control: a control, its file, or None for the plain model.
         batch_size: rows per pass; changes no number.
         max_gen_toks: tokens of an answer where a task does not say.
-        dtype, device: for `HostModel.load`.
+        dtype, device, trust_remote_code: for `HostModel.load`.
 
     Raises:
         EvalError: a control that rewrites answers, which has no log-probabilities.
@@ -72,10 +72,13 @@ class ValignLM(TemplateLM):
         max_gen_toks: int = 256,
         dtype: str = "auto",
         device: str | None = None,
+        trust_remote_code: bool = False,
     ):
         super().__init__()
         if isinstance(pretrained, str):
-            pretrained = HostModel.load(pretrained, dtype=dtype, device=device)
+            pretrained = HostModel.load(
+                pretrained, dtype=dtype, device=device, trust_remote_code=trust_remote_code
+            )
         self.lm = pretrained
         self.control = load(Path(control)) if isinstance(control, str) else control
         self._instruction, self._acting = split_instruction(self.control)

@@ -44,7 +44,7 @@ _REFUSED: dict[str, Any] = {
 }  # fmt: skip
 """Options that would go unheard -> the value, beside None, with which there is nothing to hear."""
 
-_ENDS = ("control", "strength", "dtype", "batch_size")
+_ENDS = ("control", "strength", "dtype", "batch_size", "trust_remote_code")
 
 
 @modelapi("valign")
@@ -62,6 +62,7 @@ class ValignAPI(ModelAPI):
         strength: times its own strength.
         dtype: of the model; `auto`, `float32`, ...
         batch_size: samples answered together, at most.
+        trust_remote_code: run the Python code that comes with the model.
 
     Raises:
         EvalError: an argument there is not.
@@ -79,6 +80,7 @@ class ValignAPI(ModelAPI):
         strength: float = 1.0,
         dtype: str = "auto",
         batch_size: int = 16,
+        trust_remote_code: bool = False,
         **unknown: Any,
     ):
         config = config or GenerateConfig()
@@ -89,7 +91,7 @@ class ValignAPI(ModelAPI):
             )
         from valign.study.loading import load_model
 
-        self.lm = load_model(model_name, dtype)
+        self.lm = load_model(model_name, dtype, trust_remote_code=trust_remote_code)
         self.control = None if control is None else load(Path(control).expanduser())
         if self.control is not None:
             if strength != 1.0:

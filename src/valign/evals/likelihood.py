@@ -95,7 +95,7 @@ def fitted(lm: HostModel, text: str, ids: list[int], room: int, instruction: str
         EvalError: an instruction that cannot stay.
     """
     if len(ids) <= room or not instruction:
-        return ids[-room:]
+        return ids[-room:] if room > 0 else ids  # what asks says that nothing fits
     said = (
         f"The text that ends in {text[-60:]!r} has {len(ids)} tokens, {lm.name} has room for "
         f"{max(room, 0)}, and the instruction"

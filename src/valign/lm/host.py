@@ -42,6 +42,7 @@ class HostModel:
         session: the `valign.lm.steer.Session` that is on, or None.
         memo: things derived from this model and a corpus, kept so that ten targets cost one
             capture; keyed by ("what", corpus fingerprint, ...).
+        trusted: whether it was loaded with leave to run code of its own.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class HostModel:
         self.layout: Layout = find_layout(model, layout)
         self.memo: dict[tuple[Any, ...], Any] = {}
         self.session: Any = None
+        self.trusted = False
 
     @classmethod
     def load(
@@ -131,7 +133,9 @@ class HostModel:
                     f"{source} holds weights that are not finite, first in {parameter_name}. "
                     "The checkpoint is broken; download or save it again."
                 )
-        return cls(model, tokenizer, name=source, layout=layout)
+        lm = cls(model, tokenizer, name=source, layout=layout)
+        lm.trusted = trust_remote_code
+        return lm
 
     def __repr__(self) -> str:
         size = sum(p.numel() for p in self.model.parameters()) / 1e6

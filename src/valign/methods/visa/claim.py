@@ -35,8 +35,8 @@ def description(
     told["triplets"] = _digest([asdict(triplet) for triplet in triplets])
     if phase == "grpo" and reward is not None:
         told["reward"] = [
-            reward.detector.name, reward.fidelity.name, *reward.weights, reward.floor,
-            reward.question,
+            reward.detector.name, getattr(reward.detector, "fingerprint", None),
+            reward.fidelity.name, *reward.weights, reward.floor, reward.question,
         ]  # fmt: skip
     return told
 

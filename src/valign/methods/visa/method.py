@@ -145,8 +145,9 @@ class VISA(Method):
 
             detector = load_detector(self.detector, system=start.system)
             reward = Reward(detector, EntailmentFidelity())
+        warmed = Rewriter.load(warm.folder, trust_remote_code=start.lm.trusted)
         done = train(
-            "grpo", Rewriter.load(warm.folder), material, folder / "grpo",
+            "grpo", warmed, material, folder / "grpo",
             Settings(steps=self.grpo_steps, rate=self.grpo_rate, generations=self.generations,
                      **shared),  # type: ignore[arg-type]
             reward=reward,
