@@ -25,6 +25,11 @@ def test_a_kept_fact_and_a_changed_one(command):
     assert "Dover" in changed.out and "30" in changed.out
 
 
+def test_a_text_that_says_nothing_keeps_nothing(command):
+    silent = command("facts", "The hall opens.", " ")
+    assert silent.code == 1 and "loses what 'The hall opens.' says" in silent.out
+
+
 def test_a_file_gives_one_object_a_pair(command, tmp_path):
     rows = [{"source": SOURCE, "text": GOOD}, {"source": SOURCE, "text": BAD, "prompt": None}]
     said = command("facts", "--file", write_jsonl(tmp_path / "in.jsonl", rows), "--json")

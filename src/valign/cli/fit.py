@@ -123,6 +123,7 @@ def fit(
 
 
 def say_how_to_try(model: str, path: Path, trust_remote_code: bool) -> None:
+    """The command that uses a fresh control, on standard error."""
     from valign.cli.console import errors
 
     trusted = " --trust-remote-code" if trust_remote_code else ""

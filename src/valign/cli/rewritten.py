@@ -66,7 +66,8 @@ class RewrittenFile:
     def _whole(self) -> int:
         """How many results lie there; a line cut short by a stop is taken away."""
         whole: list[str] = []
-        for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True):
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        for line in lines:
             try:
                 kept = json.loads(line)
             except json.JSONDecodeError:
@@ -82,5 +83,8 @@ class RewrittenFile:
                     "Choose another --out."
                 )
             whole.append(line)
-        self.path.write_text("".join(whole), encoding="utf-8")
+        if len(whole) < len(lines):
+            part = self.path.with_name(self.path.name + ".part")
+            part.write_text("".join(whole), encoding="utf-8")
+            part.replace(self.path)  # a stop in between loses no result
         return len(whole)

@@ -139,8 +139,11 @@ class Consistency:
 def lost_clause(source: str, text: str) -> tuple[float, str]:
     """The source's clause that lost most: the share of its content words that are gone, and it.
 
-    Clauses of fewer than three content words are passed over: half of them is one word.
+    Clauses of fewer than three content words are passed over: half of them is one word. A text that
+    says nothing has lost all of its source.
     """
+    if source.strip() and not text.strip():
+        return 1.0, source
     said = set(content(text))
     found = [
         (len(meant - said) / len(meant), clause)

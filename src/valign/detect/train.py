@@ -46,7 +46,8 @@ _MOSTLY_ABSENT = {"pairs", "rewrites", "buried"}
 _ABSENT = 0.2
 """A value that a text of these sources is not labelled for counts as absent with this weight. They
 were written for one value or two, and most others are absent; neighbours of a value often are not.
-At 1 the readers missed a value said once among plain sentences, at 0 they found others in it."""
+In trials whose figures were not kept, 1 (with other weights, too) lost values said once among plain
+sentences; at 0 a text's other values got half of its own value's score."""
 _FULCRA_SHARE = 0.5
 """Share of the FULCRA texts seen in an epoch: they are long and much alike."""
 _READER_EPOCHS = 12
